@@ -1,0 +1,91 @@
+# Everything that CI and people run. `make help` lists it.
+# What is here needs Go; `make engines` also needs a JDK and Maven.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The tools' versions, in this one place.
+GOFUMPT       := mvdan.cc/gofumpt@v0.12.0
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# How long each fuzz target runs, and the soak test.
+FUZZTIME ?= 30s
+SOAKTIME ?= 30m
+
+# Go files of both modules, without what git ignores.
+GO_FILES = $$(git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [ ! -e "$$f" ] || echo "$$f"; done)
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## build bin/tributary
+	go build -o bin/tributary ./cmd/tributary
+
+.PHONY: fmt
+fmt: ## format the Go code
+	go run $(GOFUMPT) -w $(GO_FILES)
+
+.PHONY: lint
+lint: ## check formatting, then run the linters on both modules
+	@unformatted=$$(go run $(GOFUMPT) -l $(GO_FILES)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	go run $(GOLANGCI_LINT) run ./...
+	cd embedded && go run $(GOLANGCI_LINT) run ./...
+
+.PHONY: test
+test: try-engines ## vet, check formatting, run every test with the race detector, print coverage
+	go vet ./...
+	@unformatted=$$(go run $(GOFUMPT) -l $(GO_FILES)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	go test -race -shuffle=on -timeout=20m -coverpkg=./... -coverprofile=coverage.out ./...
+	@go tool cover -func=coverage.out | tail -n 1
+	cd embedded && go vet ./... && go test -race -shuffle=on -timeout=10m ./...
+
+.PHONY: bench
+bench: build ## measure throughput and latency end to end, then the packages' benchmarks
+	go run ./internal/e2e/bench
+	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: demo
+demo: build ## run a source, two destinations and all services for a look around
+	go run ./internal/e2e/demo
+
+.PHONY: soak
+soak: build ## random work with kills, restarts and rebalances for SOAKTIME, then compare
+	go run ./internal/e2e/soak -duration=$(SOAKTIME)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+	  for name in $$(grep -oE '^func Fuzz[A-Za-z0-9_]*' "$$file" | sed 's/func //'); do \
+	    echo "== $$name ($$(dirname "$$file"))"; \
+	    (cd "$$(dirname "$$file")" && go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) .); \
+	  done; \
+	done
+
+.PHONY: generate
+generate: ## regenerate what is generated
+	go generate ./...
+
+.PHONY: engines
+engines: ## fetch a real Kafka broker for tests (JDK 17 and Maven needed)
+	deploy/kafka/fetch.sh
+
+.PHONY: try-engines
+try-engines:
+	@deploy/kafka/fetch.sh --optional
+
+.PHONY: kafka
+kafka: engines ## run that broker on 127.0.0.1:9092 until Ctrl-C; data in .engines/kafka/run
+	go run ./internal/testenv/engine/kafka
+
+.PHONY: up
+up: ## start the Docker Compose stack
+	docker compose up --build --detach
+
+.PHONY: down
+down: ## stop the Docker Compose stack and delete its data
+	docker compose down --volumes

@@ -1,0 +1,287 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+const (
+	// minBarrierPoll and maxBarrierPoll bound how often the record of a barrier
+	// is read while waiting for other processes: once per process, however many
+	// of its partitions wait.
+	minBarrierPoll = 50 * time.Millisecond
+	maxBarrierPoll = time.Second
+)
+
+// barriers lets the partitions of this process wait together.
+type barriers struct {
+	mu    sync.Mutex
+	waits map[barrierID]*barrierWait
+}
+
+// barrierWait is one barrier at which partitions of this process wait.
+type barrierWait struct {
+	// lead holds the token of the one who looks after the barrier for all.
+	lead chan struct{}
+	// done is closed when the DDL was executed.
+	done chan struct{}
+	// users counts those who wait.
+	users int
+}
+
+func newBarriers() *barriers { return &barriers{waits: map[barrierID]*barrierWait{}} }
+
+func (b *barriers) join(id barrierID) *barrierWait {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w, ok := b.waits[id]
+	if !ok {
+		w = &barrierWait{lead: make(chan struct{}, 1), done: make(chan struct{})}
+		b.waits[id] = w
+	}
+	w.users++
+	return w
+}
+
+func (b *barriers) leave(id barrierID, w *barrierWait) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.users--; w.users == 0 {
+		delete(b.waits, id)
+	}
+}
+
+// barrier brings the worker to the barrier of a DDL event and waits until the
+// DDL was executed, by this worker or another one. The partition's offset stands
+// at the barrier by then, with majority, so that no earlier event can come back
+// after it. It returns false when the worker is to stop instead.
+func (w *worker) barrier(ctx context.Context, e *event.Event, r *kgo.Record) (passed bool, err error) {
+	g, _, _ := w.s.phases.current()
+	record := barrierRecord{
+		ID: barrierID{Pipeline: w.s.cfg.Pipeline, Time: e.Position.Time, Index: e.Position.Index},
+		Op: e.Op, NS: e.NS.String(), State: barrierWaiting, Arrived: []participant{},
+	}
+	for p := range g.ChangeOffsets {
+		record.Participants = append(record.Participants, participant{Group: w.id.Group, Partition: int32(p)})
+	}
+	wait := w.s.barriers.join(record.ID)
+	defer w.s.barriers.leave(record.ID, wait)
+	err = w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
+		return w.s.store.arrive(ctx, record, participant{Group: w.id.Group, Partition: w.id.Partition})
+	})
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-wait.done:
+	case <-w.stop:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case wait.lead <- struct{}{}:
+		done, err := w.lead(ctx, e, record.ID, wait)
+		<-wait.lead
+		if err != nil || !done {
+			return false, err
+		}
+	}
+	w.target.forget()
+	w.s.metrics.barriers.Inc()
+	w.log.Debug().Str("barrier", e.String()).Int64("offset", r.Offset).Msg("passed barrier")
+	return true, nil
+}
+
+// lead watches the barrier's record for all partitions of this process until
+// the DDL was executed, and executes it when all partitions have arrived and no
+// other process does.
+func (w *worker) lead(ctx context.Context, e *event.Event, id barrierID, wait *barrierWait) (done bool, err error) {
+	poll := minBarrierPoll
+	for {
+		select {
+		case <-wait.done: // the leader before was successful
+			return true, nil
+		default:
+		}
+		err := w.s.policy.Do(ctx, classifyStep, func(ctx context.Context) error {
+			var err error
+			done, err = w.s.advance(ctx, e, id)
+			return sanitize(err)
+		})
+		if err != nil {
+			return false, err
+		}
+		if done {
+			close(wait.done)
+			return true, nil
+		}
+		if !w.pause(ctx, poll) {
+			return false, ctx.Err()
+		}
+		poll = min(poll*2, maxBarrierPoll)
+	}
+}
+
+// classifyStep decides about errors of steps that members take for all: what
+// was left to another member is looked at again.
+func classifyStep(err error) retry.Verdict {
+	var (
+		ddl      *ddlError
+		state    *stateError
+		conflict *conflictError
+		meeting  *rules.Collision
+	)
+	switch {
+	case errors.Is(err, errClaimLost):
+		return retry.Now
+	case errors.As(err, &ddl), errors.As(err, &state), errors.As(err, &conflict), errors.As(err, &meeting):
+		return retry.Stop
+	}
+	return mongodb.Classify(err)
+}
+
+// advance looks at a barrier's record once, and executes the DDL if it is time
+// and nobody else does; done says that it was executed.
+func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID) (done bool, err error) {
+	record, err := s.store.barrier(ctx, id)
+	if err != nil || record.State == barrierDone {
+		return err == nil, err
+	}
+	if complete, err := s.complete(ctx, &record, e.Position); err != nil || !complete {
+		return false, err
+	}
+	token := s.store.owner + "/" + bson.NewObjectID().Hex()
+	claimed, err := s.store.claimBarrier(ctx, id, token)
+	if err != nil || !claimed {
+		return false, err
+	}
+	g, _, _ := s.phases.current()
+	x := &executor{
+		client: s.client, store: s.store, rules: s.cfg.Rules, log: s.log, event: e,
+		lenient: event.CompareTimes(e.Position.Time, g.ReadThrough) <= 0,
+	}
+	var outcome string
+	renew := func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) }
+	err = keep(ctx, renew, func(ctx context.Context) error {
+		var err error
+		outcome, err = x.run(ctx)
+		return err
+	})
+	if err != nil {
+		return false, s.giveUp(ctx, id, token, err)
+	}
+	s.log.Info().Str("barrier", e.String()).Str("outcome", outcome).Msg("applied DDL")
+	return s.store.finishBarrier(ctx, id, token, outcome)
+}
+
+// giveUp ends a claim whose execution failed. If the destination answered, the
+// next try may begin at once. Otherwise the command may still be under way, and
+// the claim is left until it cannot be any more: nobody may pass the barrier
+// before.
+func (s *Service) giveUp(ctx context.Context, id barrierID, token string, cause error) error {
+	var (
+		answer mongo.CommandError
+		own    *ddlError
+	)
+	answered := errors.As(cause, &own) || errors.As(cause, &answer) && !hasLabel(cause, "NetworkError")
+	if !answered {
+		return cause
+	}
+	return errors.Join(cause, s.store.releaseBarrier(ctx, id, token))
+}
+
+// complete reports whether every partition stands at the barrier or past it.
+func (s *Service) complete(ctx context.Context, record *barrierRecord, p event.Position) (bool, error) {
+	var missing []participant
+	for _, who := range record.Participants {
+		if !slices.Contains(record.Arrived, who) {
+			missing = append(missing, who)
+		}
+	}
+	if len(missing) == 0 {
+		return true, nil
+	}
+	offsets, err := s.store.offsets(ctx, s.topics.changes)
+	if err != nil {
+		return false, err
+	}
+	for _, who := range missing {
+		o, ok := offsets[who.Partition]
+		if !ok || !o.passed(p) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// arrive records that a partition stands at a barrier; the first one writes the
+// barrier down.
+func (s *store) arrive(ctx context.Context, record barrierRecord, who participant) error {
+	coll := s.db.Collection(barriersCollection)
+	if _, err := coll.InsertOne(ctx, record); err != nil && !mongo.IsDuplicateKeyError(err) {
+		return fmt.Errorf("write barrier record: %w", sanitize(err))
+	}
+	add := bson.D{{Key: "$addToSet", Value: bson.D{{Key: "arrived", Value: who}}}}
+	if _, err := coll.UpdateOne(ctx, byID(record.ID), add); err != nil {
+		return fmt.Errorf("record arrival at barrier: %w", sanitize(err))
+	}
+	return nil
+}
+
+// barrier reads a barrier's record.
+func (s *store) barrier(ctx context.Context, id barrierID) (barrierRecord, error) {
+	var b barrierRecord
+	if err := s.db.Collection(barriersCollection).FindOne(ctx, byID(id)).Decode(&b); err != nil {
+		return barrierRecord{}, fmt.Errorf("read barrier record: %w", err)
+	}
+	return b, nil
+}
+
+// claimBarrier takes the execution in hand for leaseTime, or prolongs that; it
+// reports whether the token holds it now.
+func (s *store) claimBarrier(ctx context.Context, id barrierID, token string) (bool, error) {
+	now, err := s.now(ctx)
+	if err != nil {
+		return false, err
+	}
+	filter := bson.D{{Key: "_id", Value: id}, {Key: "$or", Value: bson.A{
+		bson.D{{Key: "state", Value: barrierWaiting}},
+		bson.D{{Key: "state", Value: barrierClaimed}, {Key: "owner", Value: token}},
+		bson.D{{Key: "state", Value: barrierClaimed}, {Key: "deadline", Value: bson.D{{Key: "$lt", Value: now}}}},
+	}}}
+	return s.updateBarrier(ctx, filter, field("state", barrierClaimed), field("owner", token), field("deadline", now.Add(leaseTime)))
+}
+
+// finishBarrier lets everyone pass.
+func (s *store) finishBarrier(ctx context.Context, id barrierID, token, outcome string) (bool, error) {
+	return s.updateBarrier(ctx, claimedBy(id, token), field("state", barrierDone), field("outcome", outcome), field("done", time.Now().UTC()))
+}
+
+// releaseBarrier ends a claim without execution.
+func (s *store) releaseBarrier(ctx context.Context, id barrierID, token string) error {
+	_, err := s.updateBarrier(ctx, claimedBy(id, token), field("state", barrierWaiting), field("owner", ""))
+	return err
+}
+
+func claimedBy(id barrierID, token string) bson.D {
+	return bson.D{{Key: "_id", Value: id}, {Key: "state", Value: barrierClaimed}, {Key: "owner", Value: token}}
+}
+
+func (s *store) updateBarrier(ctx context.Context, filter bson.D, fields ...bson.E) (bool, error) {
+	res, err := s.db.Collection(barriersCollection).UpdateOne(ctx, filter, set(fields...))
+	if err != nil {
+		return false, fmt.Errorf("write barrier record: %w", sanitize(err))
+	}
+	return res.MatchedCount == 1, nil
+}

@@ -1,0 +1,328 @@
+package apply
+
+import (
+	"encoding/binary"
+	"errors"
+	"strconv"
+
+	"github.com/tributarydb/tributary/internal/rawbson"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+const (
+	// maxCommandBytes keeps a command below the server's 16 MiB + 16 KiB. A
+	// single document may fill a command alone.
+	maxCommandBytes = 15 << 20
+	// maxCommandWrites is below the server's limit of 100 000.
+	maxCommandWrites = 50_000
+)
+
+var (
+	errNoPipelines = errors.New("the document has a top-level Timestamp(0, 0) or does not begin with _id, and this destination has no pipeline updates to store it exactly: hint: use a MongoDB server, 4.2 or later")
+	errInexact     = errors.New("the document combines names that begin with $ with a top-level Timestamp(0, 0) or an _id that is not first, which this destination's version cannot store exactly: hint: use a destination of MongoDB 5.0 or later")
+	errNotAtomic   = errors.New("the document has names that begin with $, and this destination, without transactions and before MongoDB 5.0, cannot replace it in one step: hint: use a replica set, or MongoDB 5.0 or later")
+)
+
+// abilities are what a destination can do, found out when the service starts.
+type abilities struct {
+	// transactions work: batches are atomic.
+	transactions bool
+	// pipelines says that updates may be aggregation pipelines.
+	pipelines bool
+	// nestedDollar says that updates may leave names with $ below the top
+	// level (5.0).
+	nestedDollar bool
+}
+
+// command is one write command.
+type command struct {
+	raw bson.Raw
+	// matches is how many documents an update must match; -1 for others.
+	matches int
+}
+
+// commandBuilder packs the writes of one collection into as few commands as
+// their limits allow, keeping all bytes of the documents. It is pure. The
+// documents' order is free, the steps of one document keep theirs: deletes come
+// before inserts, inserts before updates.
+type commandBuilder struct {
+	coll    string
+	able    abilities
+	deletes arrayBuffer
+	inserts arrayBuffer
+	updates arrayBuffer
+	bytes   int
+}
+
+// full reports whether the builder should be drained before a document of that
+// size is added.
+func (b *commandBuilder) full(size int) bool {
+	n := b.deletes.n + b.inserts.n + b.updates.n
+	return n > 0 && (b.bytes+size > maxCommandBytes || n >= maxCommandWrites)
+}
+
+// add takes over one write. It copies the documents.
+func (b *commandBuilder) add(w write) error {
+	switch w.kind {
+	case writeNothing:
+	case writeDelete:
+		b.delete(w.id)
+	case writeInsert:
+		return b.insert(w.doc)
+	case writeReplace:
+		return b.replace(w)
+	case writeRespell:
+		if w.fromDeltas && !b.able.transactions {
+			return errNotAtomic
+		}
+		b.delete(w.id)
+		return b.insert(w.doc)
+	}
+	return nil
+}
+
+func (b *commandBuilder) insert(doc bson.Raw) error {
+	s, err := shapeOf(doc)
+	if err != nil {
+		return err
+	}
+	if s.plain() {
+		b.inserts.add(doc)
+		b.bytes += len(doc)
+		return nil
+	}
+	dollar, err := b.refused(doc, &s)
+	switch {
+	case err != nil:
+		return err
+	case !b.able.pipelines:
+		return errNoPipelines
+	case dollar:
+		return errInexact
+	}
+	// A stub with the _id, then the image: a pipeline update writes it as it
+	// is.
+	stub, at := rawbson.Begin(nil)
+	stub = rawbson.AppendValue(stub, s.id.Type, "_id", s.id.Value)
+	b.inserts.add(rawbson.End(stub, at))
+	b.set(s.id, doc)
+	return nil
+}
+
+func (b *commandBuilder) replace(w write) error {
+	s, err := shapeOf(w.doc)
+	if err != nil {
+		return err
+	}
+	dollar, err := b.refused(w.doc, &s)
+	switch {
+	case err != nil:
+		return err
+	case dollar && w.fromDeltas && !b.able.transactions:
+		return errNotAtomic
+	case dollar:
+		b.delete(w.id)
+		return b.insert(w.doc)
+	case s.plain():
+		b.update(w.id, bson.TypeEmbeddedDocument, w.doc)
+	case !b.able.pipelines:
+		return errNoPipelines
+	default:
+		b.set(w.id, w.doc)
+	}
+	return nil
+}
+
+// refused reports whether the server refuses the document as the result of an
+// update because of its names.
+func (b *commandBuilder) refused(doc bson.Raw, s *shape) (bool, error) {
+	if s.topDollar || b.able.nestedDollar {
+		return s.topDollar, nil
+	}
+	return hasDollar(doc)
+}
+
+func (b *commandBuilder) delete(id bson.RawValue) {
+	doc, at := rawbson.Begin(nil)
+	doc = appendIDFilter(doc, "q", id)
+	doc = rawbson.AppendInt32(doc, "limit", 1)
+	b.deletes.add(rawbson.End(doc, at))
+	b.bytes += len(doc)
+}
+
+// update replaces a document by what u says: a document or a pipeline.
+func (b *commandBuilder) update(id bson.RawValue, t bson.Type, u []byte) {
+	doc, at := rawbson.Begin(make([]byte, 0, len(u)+len(id.Value)+64))
+	doc = appendIDFilter(doc, "q", id)
+	doc = rawbson.AppendValue(doc, t, "u", u)
+	b.updates.add(rawbson.End(doc, at))
+	b.bytes += len(doc)
+}
+
+// set replaces a document by doc as it is, by the pipeline
+// [{$replaceWith: {$literal: doc}}]: _id stays where doc has it and no
+// timestamp is filled in.
+func (b *commandBuilder) set(id bson.RawValue, doc bson.Raw) {
+	u, at := rawbson.Begin(make([]byte, 0, len(doc)+64))
+	u = rawbson.AppendHeader(u, bson.TypeEmbeddedDocument, "0")
+	u, stage := rawbson.Begin(u)
+	u = rawbson.AppendHeader(u, bson.TypeEmbeddedDocument, "$replaceWith")
+	u, with := rawbson.Begin(u)
+	u = rawbson.AppendValue(u, bson.TypeEmbeddedDocument, "$literal", doc)
+	u = rawbson.End(u, with)
+	u = rawbson.End(u, stage)
+	b.update(id, bson.TypeArray, rawbson.End(u, at))
+}
+
+// drain returns the commands so far, in the order in which they must run, and
+// empties the builder.
+func (b *commandBuilder) drain() []command {
+	var out []command
+	if b.deletes.n > 0 {
+		out = append(out, command{raw: b.command("delete", "deletes", &b.deletes), matches: -1})
+	}
+	if b.inserts.n > 0 {
+		out = append(out, command{raw: b.command("insert", "documents", &b.inserts), matches: -1})
+	}
+	if b.updates.n > 0 {
+		out = append(out, command{raw: b.command("update", "updates", &b.updates), matches: b.updates.n})
+	}
+	b.deletes, b.inserts, b.updates, b.bytes = arrayBuffer{}, arrayBuffer{}, arrayBuffer{}, 0
+	return out
+}
+
+func (b *commandBuilder) command(name, list string, items *arrayBuffer) bson.Raw {
+	dst, at := rawbson.Begin(make([]byte, 0, len(items.body)+len(b.coll)+128))
+	dst = rawbson.AppendString(dst, name, b.coll)
+	dst = appendBool(dst, "ordered", true)
+	if name != "delete" {
+		dst = appendBool(dst, "bypassDocumentValidation", true)
+	}
+	dst = rawbson.AppendHeader(dst, bson.TypeArray, list)
+	dst, array := rawbson.Begin(dst)
+	dst = append(dst, items.body...)
+	dst = rawbson.End(dst, array)
+	return rawbson.End(dst, at)
+}
+
+// arrayBuffer is the body of an array of documents.
+type arrayBuffer struct {
+	body []byte
+	n    int
+}
+
+func (a *arrayBuffer) add(doc []byte) {
+	a.body = append(a.body, byte(bson.TypeEmbeddedDocument))
+	a.body = strconv.AppendInt(a.body, int64(a.n), 10)
+	a.body = append(a.body, 0)
+	a.body = append(a.body, doc...)
+	a.n++
+}
+
+// appendIDFilter appends name: {_id: {$eq: id}}; $eq keeps an _id that looks
+// like an operator a value.
+func appendIDFilter(dst []byte, name string, id bson.RawValue) []byte {
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, name)
+	dst, filter := rawbson.Begin(dst)
+	dst = appendEqual(dst, id)
+	return rawbson.End(dst, filter)
+}
+
+func appendEqual(dst []byte, id bson.RawValue) []byte {
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "_id")
+	dst, eq := rawbson.Begin(dst)
+	dst = rawbson.AppendValue(dst, id.Type, "$eq", id.Value)
+	return rawbson.End(dst, eq)
+}
+
+func appendBool(dst []byte, name string, v bool) []byte {
+	dst = rawbson.AppendHeader(dst, bson.TypeBoolean, name)
+	if v {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
+}
+
+func appendInt64(dst []byte, name string, v int64) []byte {
+	dst = rawbson.AppendHeader(dst, bson.TypeInt64, name)
+	return binary.LittleEndian.AppendUint64(dst, uint64(v))
+}
+
+// findCommand asks for the documents with those _ids, or for their _ids alone.
+// An _id that begins with a $ name cannot stand in $in and gets a branch of its
+// own.
+func findCommand(coll string, ids []bson.RawValue, idsOnly bool) bson.Raw {
+	dst, at := rawbson.Begin(nil)
+	dst = rawbson.AppendString(dst, "find", coll)
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "filter")
+	dst = appendIDsFilter(dst, ids)
+	if idsOnly {
+		dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "projection")
+		var projection int
+		dst, projection = rawbson.Begin(dst)
+		dst = rawbson.AppendInt32(dst, "_id", 1)
+		dst = rawbson.End(dst, projection)
+	}
+	dst = rawbson.AppendInt32(dst, "batchSize", int32(len(ids)+1))
+	return rawbson.End(dst, at)
+}
+
+func appendIDsFilter(dst []byte, ids []bson.RawValue) []byte {
+	var plain, special []bson.RawValue
+	for _, id := range ids {
+		if beginsWithDollar(id) {
+			special = append(special, id)
+		} else {
+			plain = append(plain, id)
+		}
+	}
+	dst, filter := rawbson.Begin(dst)
+	if len(special) == 0 {
+		dst = appendIn(dst, plain)
+		return rawbson.End(dst, filter)
+	}
+	dst = rawbson.AppendHeader(dst, bson.TypeArray, "$or")
+	dst, or := rawbson.Begin(dst)
+	n := 0
+	branch := func(fill func([]byte) []byte) {
+		dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, strconv.Itoa(n))
+		var b int
+		dst, b = rawbson.Begin(dst)
+		dst = rawbson.End(fill(dst), b)
+		n++
+	}
+	if len(plain) > 0 {
+		branch(func(dst []byte) []byte { return appendIn(dst, plain) })
+	}
+	for _, id := range special {
+		branch(func(dst []byte) []byte { return appendEqual(dst, id) })
+	}
+	dst = rawbson.End(dst, or)
+	return rawbson.End(dst, filter)
+}
+
+func appendIn(dst []byte, ids []bson.RawValue) []byte {
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "_id")
+	dst, in := rawbson.Begin(dst)
+	dst = rawbson.AppendHeader(dst, bson.TypeArray, "$in")
+	dst, array := rawbson.Begin(dst)
+	for i, id := range ids {
+		dst = rawbson.AppendValue(dst, id.Type, strconv.Itoa(i), id.Value)
+	}
+	dst = rawbson.End(dst, array)
+	return rawbson.End(dst, in)
+}
+
+// beginsWithDollar reports whether an _id is a document whose first name begins
+// with $ (a DBRef).
+func beginsWithDollar(id bson.RawValue) bool {
+	if id.Type != bson.TypeEmbeddedDocument {
+		return false
+	}
+	body, err := rawbson.Body(id.Value)
+	if err != nil || len(body) == 0 {
+		return false
+	}
+	e, _, err := rawbson.Next(body)
+	return err == nil && len(e.Name) > 0 && e.Name[0] == '$'
+}

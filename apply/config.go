@@ -1,0 +1,150 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/tributarydb/tributary/internal/state"
+)
+
+// How batches take effect.
+const (
+	// ExactlyOnceAuto uses transactions where a probe shows that they work.
+	ExactlyOnceAuto = "auto"
+	// ExactlyOnceOn refuses a destination without working transactions.
+	ExactlyOnceOn = "on"
+	// ExactlyOnceOff never uses transactions.
+	ExactlyOnceOff = "off"
+)
+
+// The defaults of a Config.
+const (
+	DefaultBatchEvents = 1000
+	DefaultBatchBytes  = 8 << 20
+	DefaultQueueBytes  = 128 << 20
+	DefaultDrain       = 10 * time.Second
+	// DefaultSessionTimeout is not below what brokers allow (6 s).
+	DefaultSessionTimeout = 10 * time.Second
+)
+
+const (
+	// maxBatchEvents is where a batch's one find and one transaction stop to
+	// pay.
+	maxBatchEvents = 10_000
+	// maxBatchBytes leaves room beside the largest document in what servers
+	// take as one transaction.
+	maxBatchBytes = 64 << 20
+)
+
+// Config configures a Service.
+type Config struct {
+	Pipeline string
+	// Instance names this process among the group's members.
+	Instance string
+	// Destination names the destination, Group its group; empty for its only
+	// one.
+	Destination string
+	Group       string
+	Kafka       kafka.Config
+	Topics      kafka.TopicSpec
+	// Target says how to reach the destination.
+	Target mongodb.Options
+	Rules  rules.Destination
+	// RulesDigest stands for Rules among the members of the group: one with
+	// another digest is refused. Empty is a digest like any other.
+	RulesDigest string
+	// ExactlyOnce is one of ExactlyOnceAuto, ExactlyOnceOn and ExactlyOnceOff;
+	// empty means auto.
+	ExactlyOnce string
+	// BatchEvents and BatchBytes bound a batch; zero means the default. A
+	// batch holds at least one record.
+	BatchEvents int
+	BatchBytes  int64
+	// QueueBytes bounds what is fetched and not yet applied, for all
+	// partitions together, apart from 1 MiB that each may hold; zero means the
+	// default.
+	QueueBytes int64
+	// Drain bounds how long a batch in hand may take when the service or the
+	// ownership of its partition ends; zero means the default.
+	Drain time.Duration
+	// SessionTimeout is after which a silent member's partitions go to others;
+	// zero means the default.
+	SessionTimeout time.Duration
+	// Retry bounds retries; its OnRetry is replaced by the service. Zero
+	// windows mean the defaults.
+	Retry      retry.Policy
+	Log        zerolog.Logger
+	Registerer prometheus.Registerer
+	// Report receives the status; nil drops it. The caller runs it.
+	Report *state.Reporter
+}
+
+// Validate reports every fault of the configuration at once.
+func (c *Config) Validate() error {
+	var faults []error
+	faults = append(faults, route.ValidateName("pipeline", c.Pipeline), route.ValidateName("destination", c.Destination))
+	if c.Group != "" {
+		faults = append(faults, route.ValidateName("group", c.Group))
+	}
+	if c.Instance == "" {
+		faults = append(faults, errors.New("instance name is empty"))
+	}
+	switch c.ExactlyOnce {
+	case "", ExactlyOnceAuto, ExactlyOnceOn, ExactlyOnceOff:
+	default:
+		faults = append(faults, fmt.Errorf("exactly_once is %q: want auto, on or off", c.ExactlyOnce))
+	}
+	if c.BatchEvents < 0 || c.BatchEvents > maxBatchEvents {
+		faults = append(faults, fmt.Errorf("batch of %d events: want 1 to %d", c.BatchEvents, maxBatchEvents))
+	}
+	if c.BatchBytes < 0 || c.BatchBytes > maxBatchBytes {
+		faults = append(faults, fmt.Errorf("batch of %d bytes: want 1 to %d", c.BatchBytes, maxBatchBytes))
+	}
+	if c.QueueBytes < 0 {
+		faults = append(faults, fmt.Errorf("queue of %d bytes: want 1 or more", c.QueueBytes))
+	}
+	return errors.Join(faults...)
+}
+
+// withDefaults fills in what was left open.
+func (c Config) withDefaults() Config {
+	if c.ExactlyOnce == "" {
+		c.ExactlyOnce = ExactlyOnceAuto
+	}
+	if c.BatchEvents == 0 {
+		c.BatchEvents = DefaultBatchEvents
+	}
+	if c.BatchBytes == 0 {
+		c.BatchBytes = DefaultBatchBytes
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = DefaultQueueBytes
+	}
+	if c.Drain == 0 {
+		c.Drain = DefaultDrain
+	}
+	if c.SessionTimeout == 0 {
+		c.SessionTimeout = DefaultSessionTimeout
+	}
+	if c.Retry.Connection == 0 && c.Retry.Other == 0 {
+		c.Retry = retry.Default()
+	}
+	return c
+}
+
+// groupName is the group's name inside the destination: "<destination>" or
+// "<destination>.<group>".
+func (c *Config) groupName() string {
+	if c.Group == "" {
+		return c.Destination
+	}
+	return c.Destination + "." + c.Group
+}

@@ -1,0 +1,273 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/state"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"golang.org/x/sync/errgroup"
+)
+
+// coordinateInterval is how often the group's record is read while a phase is
+// not over; workers of this process shorten it by a poke.
+const coordinateInterval = time.Second
+
+// coordinator brings the group from phase to phase. Every member runs one; a
+// claim in the group's record lets one of them at a time take a step.
+type coordinator struct {
+	s *Service
+	// manifests receives the newest manifest of the group's run.
+	manifests chan state.Manifest
+}
+
+// run returns nil when the group follows changes, which it does for ever.
+func (c *coordinator) run(ctx context.Context) error {
+	g, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	c.s.phases.publish(g)
+	c.s.register(ctx, &g)
+	if g.Phase == state.PhaseChanges {
+		return nil
+	}
+	watch, cancel := context.WithCancel(ctx)
+	group, watch := errgroup.WithContext(watch)
+	group.Go(func() error { return c.watch(watch, g.Run) })
+	group.Go(func() error {
+		defer cancel()
+		return c.steps(watch, g)
+	})
+	err = group.Wait()
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// begin reads the group's record, or makes it from the latest run as soon as
+// there is one.
+func (c *coordinator) begin(ctx context.Context) (groupRecord, error) {
+	s := c.s
+	for {
+		view, err := s.loadState(ctx)
+		if err != nil {
+			return groupRecord{}, err
+		}
+		identity, _ := view.Identity()
+		g, ok, err := s.readGroup(ctx)
+		if err != nil {
+			return groupRecord{}, err
+		}
+		if ok {
+			return g, s.checkGroup(&g, identity.Deployment)
+		}
+		m, found := view.LatestRun()
+		if !found || m.State == state.RunFailed {
+			s.cfg.Report.Set(state.StateStarting, "waiting for a run of snapshot")
+			if !s.sleep(ctx, coordinateInterval) {
+				return groupRecord{}, ctx.Err()
+			}
+			continue
+		}
+		err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error {
+			now, err := s.store.now(ctx)
+			if err != nil {
+				return err
+			}
+			return s.store.insertGroup(ctx, groupRecord{
+				ID: s.store.id, Phase: state.PhaseSnapshot, Source: identity.Deployment, Rules: s.cfg.RulesDigest,
+				Run: m.Run, Watermark: m.Watermark, ChangeOffsets: m.ChangeOffsets, SnapshotOffsets: m.SnapshotOffsets,
+				Deadline: now, Created: now,
+			})
+		})
+		if err != nil {
+			return groupRecord{}, err
+		}
+	}
+}
+
+func (s *Service) readGroup(ctx context.Context) (g groupRecord, ok bool, err error) {
+	err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error {
+		g, ok, err = s.store.group(ctx)
+		return err
+	})
+	return g, ok, err
+}
+
+// checkGroup refuses a process that would apply other rules or another source
+// than its group.
+func (s *Service) checkGroup(g *groupRecord, source string) error {
+	switch {
+	case source != "" && g.Source != source:
+		return fmt.Errorf("join group %s: it applies source deployment %s, and pipeline %s now has %s: hint: use another pipeline or destination name", g.ID.Group, g.Source, s.cfg.Pipeline, source)
+	case g.Rules != s.cfg.RulesDigest:
+		return fmt.Errorf("join group %s: it was begun with other rules for destination %s (selection or renames): hint: put the old rules back, or use another destination name", g.ID.Group, s.cfg.Destination)
+	case g.Source != "" && g.Source == s.deployment.ID:
+		return fmt.Errorf("join group %s: destination %s is the source deployment itself (%s): hint: give another connection string", g.ID.Group, s.cfg.Destination, g.Source)
+	}
+	return nil
+}
+
+// watch follows the run's manifest.
+func (c *coordinator) watch(ctx context.Context, run string) error {
+	return c.s.kafkaRetry(ctx, func(ctx context.Context) error {
+		return state.Watch(ctx, c.s.cfg.Kafka, c.s.stateTopic, func(key string, value []byte) error {
+			if key != state.KeyRun(run) || value == nil {
+				return nil
+			}
+			var m state.Manifest
+			if err := json.Unmarshal(value, &m); err != nil {
+				return fmt.Errorf("decode manifest run=%s: %w", run, err)
+			}
+			select {
+			case <-c.manifests: // an older one that nobody has looked at
+			default:
+			}
+			c.manifests <- m
+			return nil
+		})
+	})
+}
+
+// steps takes the group's steps until it follows changes.
+func (c *coordinator) steps(ctx context.Context, g groupRecord) error {
+	tick := time.NewTicker(coordinateInterval)
+	defer tick.Stop()
+	var m state.Manifest
+	for {
+		err := c.s.policy.Do(ctx, classifyStep, func(ctx context.Context) error { return c.step(ctx, &g, &m) })
+		if err != nil {
+			return err
+		}
+		if g.Phase == state.PhaseChanges {
+			return nil
+		}
+		select {
+		case m = <-c.manifests:
+		case <-c.s.poked:
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// step reads where the group is and does what is next, if this member may.
+func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifest) error {
+	s := c.s
+	now, ok, err := s.store.group(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &stateError{fmt.Errorf("apply group %s: its record is gone from the destination", s.store.id.Group)}
+	}
+	if now.Phase != g.Phase || now.Prepared != g.Prepared {
+		s.log.Info().Str("phase", now.Phase).Str("run", now.Run).Bool("prepared", now.Prepared).Msg("group goes on")
+		s.register(ctx, &now)
+	}
+	*g = now
+	s.phases.publish(now)
+	if g.Phase == state.PhaseChanges || m.Run != g.Run {
+		return nil
+	}
+	if m.State == state.RunFailed {
+		return &stateError{fmt.Errorf("load run %s: snapshot gave it up: %s: hint: drop what was loaded in the destination, and begin under a new pipeline name", m.Run, m.Cause)}
+	}
+	if g.Phase == state.PhaseIndexes {
+		return c.claimed(ctx, g, func(ctx context.Context) error { return c.buildAll(ctx, m) },
+			field("phase", state.PhaseChanges))
+	}
+	if !g.Prepared {
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules}
+		return c.claimed(ctx, g, func(ctx context.Context) error { return p.prepare(ctx, m) }, field("prepared", true))
+	}
+	loaded, err := c.loaded(ctx, g)
+	if err != nil || !loaded || m.State != state.RunComplete {
+		return err
+	}
+	return c.claimed(ctx, g, func(context.Context) error { return nil },
+		field("phase", state.PhaseIndexes), field("read_through", m.ReadThrough))
+}
+
+// stateError is a fault that no retry mends.
+type stateError struct{ err error }
+
+func (e *stateError) Error() string { return e.err.Error() }
+
+func (e *stateError) Unwrap() error { return e.err }
+
+// claimed does a step if no other member has it in hand, then writes down that
+// it is done.
+func (c *coordinator) claimed(ctx context.Context, g *groupRecord, work func(context.Context) error, done ...bson.E) error {
+	claim := func(ctx context.Context) (bool, error) { return c.s.store.claimGroup(ctx, g.Phase, leaseTime) }
+	if ok, err := claim(ctx); err != nil || !ok {
+		return err
+	}
+	if err := keep(ctx, claim, work); err != nil {
+		return sanitize(err)
+	}
+	ok, err := c.s.store.updateGroup(ctx, g.Phase, append(done, field("deadline", time.Unix(0, 0)), field("owner", ""))...)
+	if err == nil && ok {
+		c.s.poke()
+	}
+	return err
+}
+
+// loaded reports whether every partition of the snapshot topic has met the
+// run's end.
+func (c *coordinator) loaded(ctx context.Context, g *groupRecord) (bool, error) {
+	offsets, err := c.s.store.offsets(ctx, c.s.topics.snapshot)
+	if err != nil {
+		return false, err
+	}
+	for p := range g.SnapshotOffsets {
+		if offsets[int32(p)].Loaded != g.Run {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// buildAll builds the indexes of the run's collections, some collections at a
+// time.
+func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
+	const parallel = 2
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i := range m.Collections {
+		col := &m.Collections[i]
+		target, ok := c.s.cfg.Rules.Target(col.Namespace())
+		if !ok || col.View {
+			continue
+		}
+		group.Go(func() error { return c.build(ctx, target, col.Indexes) })
+	}
+	return group.Wait()
+}
+
+func (c *coordinator) build(ctx context.Context, target event.Namespace, stored [][]byte) error {
+	var indexes []index
+	for _, spec := range stored {
+		ix, ok, err := indexOfSpec(spec)
+		if err != nil {
+			return &stateError{fmt.Errorf("build indexes ns=%s: %w", target, err)}
+		}
+		if ok {
+			indexes = append(indexes, ix)
+		}
+	}
+	failed, err := c.s.store.buildIndexes(ctx, c.s.client, target, indexes, false)
+	if failed > 0 {
+		c.s.log.Warn().Str("ns", target.String()).Int("failed", failed).
+			Msg("indexes could not be built; they are recorded as deferred in tributary.deferred of the destination")
+	}
+	return err
+}

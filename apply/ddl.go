@@ -1,0 +1,387 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rawbson"
+	"github.com/tributarydb/tributary/internal/rules"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// viewsCollection is a database's catalogue of views; its drop is the drop of
+// all of them.
+const viewsCollection = "system.views"
+
+// ddlError is a DDL event that cannot be applied however often it is tried.
+type ddlError struct {
+	event *event.Event
+	err   error
+}
+
+// Error names the event and the cause.
+func (e *ddlError) Error() string { return fmt.Sprintf("apply %s: %v", e.event, e.err) }
+
+// Unwrap returns the cause.
+func (e *ddlError) Unwrap() error { return e.err }
+
+// concerns reports whether a DDL event touches a namespace that the rules
+// select. All members of a group answer alike, so that one that is passed over
+// needs no barrier.
+func concerns(r rules.Destination, e *event.Event) (bool, error) {
+	if e.Op == event.OpDrop && e.NS.Coll == viewsCollection {
+		return true, nil
+	}
+	if _, ok := r.Target(e.NS); ok {
+		return true, nil
+	}
+	if e.Op != event.OpRename {
+		return false, nil
+	}
+	to, _, err := renameOf(e)
+	if err != nil {
+		return false, &ddlError{e, err}
+	}
+	_, ok := r.Target(to)
+	return ok, nil
+}
+
+// renameOf reads {renameCollection: "db.a", to: "db.b", dropTarget}.
+func renameOf(e *event.Event) (to event.Namespace, dropTarget bool, err error) {
+	text, ok := e.DDL.Lookup("to").StringValueOK()
+	if !ok {
+		return event.Namespace{}, false, errors.New("rename without a target")
+	}
+	if to, err = event.ParseNamespace(text); err != nil {
+		return event.Namespace{}, false, err
+	}
+	drop, err := e.DDL.LookupErr("dropTarget")
+	if err != nil {
+		return to, false, nil
+	}
+	// True, or the UUID of the collection that the rename replaced.
+	if b, ok := drop.BooleanOK(); ok {
+		return to, b, nil
+	}
+	return to, drop.Type == bson.TypeBinary, nil
+}
+
+// executor applies one DDL event. It is idempotent: a claimant that failed half
+// way is followed by another one, or by itself, and nothing passes the barrier
+// in between.
+type executor struct {
+	client *mongo.Client
+	store  *store
+	rules  rules.Destination
+	log    zerolog.Logger
+	event  *event.Event
+	// lenient says that the event is history which is replayed over the later
+	// state that was loaded: what it makes may be there already, in a later
+	// form, and what it works on may be gone. What the loaded state lacks for
+	// that reason, a later event of the stream brings.
+	lenient bool
+}
+
+// run applies the event and says in a few words what was done.
+func (x *executor) run(ctx context.Context) (outcome string, err error) {
+	switch x.event.Op {
+	case event.OpCreate:
+		outcome, err = x.create(ctx)
+	case event.OpDrop:
+		outcome, err = x.drop(ctx)
+	case event.OpRename:
+		outcome, err = x.rename(ctx)
+	case event.OpCreateIndexes:
+		outcome, err = x.createIndexes(ctx)
+	case event.OpDropIndexes:
+		outcome, err = x.dropIndexes(ctx)
+	case event.OpModify:
+		outcome, err = x.modify(ctx)
+	case event.OpReload, event.OpReloadEnd:
+		err = x.refuse("this version does not reload collections: hint: use the version of Tributary that asked for the reload")
+	case event.OpInsert, event.OpUpdate, event.OpReplace, event.OpDelete, event.OpRefresh, event.OpWatermark:
+		err = x.refuse("it is no DDL")
+	}
+	var own *ddlError
+	if err == nil || errors.As(err, &own) {
+		return outcome, err
+	}
+	return "", fmt.Errorf("apply %s: %w", x.event, sanitize(err))
+}
+
+func (x *executor) refuse(format string, args ...any) error {
+	return &ddlError{x.event, fmt.Errorf(format, args...)}
+}
+
+// target returns the event's target; concerns has made sure that there is one.
+func (x *executor) target() event.Namespace {
+	target, _ := x.rules.Target(x.event.NS)
+	return target
+}
+
+func (x *executor) create(ctx context.Context) (string, error) {
+	target := x.target()
+	opts, err := createOptions(x.event.DDL)
+	if err != nil {
+		return "", &ddlError{x.event, err}
+	}
+	if err := x.sole(ctx, target, x.event.NS); err != nil {
+		return "", err
+	}
+	listed, exists, err := lookup(ctx, x.client, target)
+	if err != nil {
+		return "", err
+	}
+	outcome := "created"
+	switch {
+	case exists && x.lenient:
+		outcome = "exists in the form that was loaded"
+	case exists:
+		var conflict *conflictError
+		if err := untouched(ctx, x.client, target, listed, opts); errors.As(err, &conflict) {
+			return "", &ddlError{x.event, err}
+		} else if err != nil {
+			return "", err
+		}
+		outcome = "exists already"
+	default:
+		if err := createCollection(ctx, x.client, target, opts); err != nil {
+			return "", err
+		}
+	}
+	return outcome, x.record(ctx, x.event.NS, target)
+}
+
+// record writes down that the pipeline made a collection, unless its load has.
+func (x *executor) record(ctx context.Context, ns, target event.Namespace) error {
+	held, found, err := x.store.collection(ctx, ns)
+	if err != nil || found && held.Ready && held.SourceUUID == x.event.UUID.String() {
+		return err
+	}
+	return x.store.putCollection(ctx, collectionRecord{
+		ID: x.store.collectionID(ns), Target: target.String(), SourceUUID: x.event.UUID.String(), Ready: true,
+	})
+}
+
+// sole refuses a target that another source collection is written to.
+func (x *executor) sole(ctx context.Context, target, source event.Namespace) error {
+	other, found, err := x.store.otherSource(ctx, target, source)
+	if err != nil || !found {
+		return err
+	}
+	return x.refuse("%s and %s would both be written to %s: hint: rename one of the databases to another name, or exclude one", other, source, target)
+}
+
+func (x *executor) drop(ctx context.Context) (string, error) {
+	if x.event.NS.Coll == viewsCollection {
+		return x.dropViews(ctx)
+	}
+	return x.dropOne(ctx, x.event.NS, x.target())
+}
+
+func (x *executor) dropOne(ctx context.Context, ns, target event.Namespace) (string, error) {
+	outcome := "dropped"
+	err := x.command(ctx, target.DB, bson.D{{Key: "drop", Value: target.Coll}})
+	if hasCode(err, codeNamespaceNotFound) {
+		outcome, err = "does not exist", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := x.store.forgetIndexes(ctx, target, ""); err != nil {
+		return "", err
+	}
+	return outcome, x.store.dropCollection(ctx, ns)
+}
+
+// dropViews drops every selected view of the database.
+func (x *executor) dropViews(ctx context.Context) (string, error) {
+	db := x.rules.Rename.Namespace(x.event.NS).DB
+	views, err := x.client.Database(db).ListCollectionNames(ctx, bson.D{{Key: "type", Value: "view"}})
+	if err != nil {
+		return "", fmt.Errorf("list views db=%s: %w", db, err)
+	}
+	n := 0
+	for _, name := range views {
+		source := event.Namespace{DB: x.event.NS.DB, Coll: name}
+		target, ok := x.rules.Target(source)
+		if !ok || target.Coll != name {
+			continue
+		}
+		if _, err := x.dropOne(ctx, source, target); err != nil {
+			return "", err
+		}
+		n++
+	}
+	return fmt.Sprintf("dropped %d views", n), nil
+}
+
+func (x *executor) rename(ctx context.Context) (string, error) {
+	to, dropTarget, err := renameOf(x.event)
+	if err != nil {
+		return "", &ddlError{x.event, err}
+	}
+	from := x.event.NS
+	fromTarget, fromSelected := x.rules.Target(from)
+	toTarget, toSelected := x.rules.Target(to)
+	switch {
+	case !toSelected:
+		outcome, err := x.dropOne(ctx, from, fromTarget)
+		return "renamed out of the selection to " + to.String() + ": " + outcome, err
+	case !fromSelected:
+		return "", x.refuse("it brings a collection into the selection as %s, which needs a reload that this version does not have yet: hint: exclude %s, or load the destination again under a new pipeline name", to, to)
+	case fromTarget.DB != toTarget.DB:
+		return "", x.refuse("a rename between the databases %s and %s needs a reload that this version does not have yet: hint: load the destination again under a new pipeline name", fromTarget.DB, toTarget.DB)
+	}
+	_, fromExists, err := lookup(ctx, x.client, fromTarget)
+	if err != nil {
+		return "", err
+	}
+	_, toExists, err := lookup(ctx, x.client, toTarget)
+	if err != nil {
+		return "", err
+	}
+	outcome := "renamed to " + toTarget.String()
+	switch {
+	case fromExists:
+		err = x.command(ctx, "admin", bson.D{
+			{Key: "renameCollection", Value: fromTarget.String()}, {Key: "to", Value: toTarget.String()}, {Key: "dropTarget", Value: dropTarget},
+		})
+	case toExists:
+		outcome = "is renamed to " + toTarget.String() + " already"
+	case x.lenient:
+		outcome = "does not exist"
+	default:
+		err = x.refuse("neither %s nor %s exists in the destination: hint: load the destination again under a new pipeline name", fromTarget, toTarget)
+	}
+	if err != nil {
+		return "", err
+	}
+	return outcome, x.recordRename(ctx, from, to, fromTarget, toTarget)
+}
+
+// recordRename moves the records of a collection. It may be repeated: the old
+// record goes last.
+func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTarget event.Namespace) error {
+	held, found, err := x.store.collection(ctx, from)
+	if err != nil || !found {
+		return err
+	}
+	if err := x.store.forgetIndexes(ctx, toTarget, ""); err != nil {
+		return err
+	}
+	if err := x.store.moveIndexes(ctx, fromTarget, toTarget); err != nil {
+		return err
+	}
+	held.ID, held.Target = x.store.collectionID(to), toTarget.String()
+	if err := x.store.putCollection(ctx, held); err != nil {
+		return err
+	}
+	return x.store.dropCollection(ctx, from)
+}
+
+func (x *executor) createIndexes(ctx context.Context) (string, error) {
+	target := x.target()
+	_, exists, err := lookup(ctx, x.client, target)
+	if err != nil {
+		return "", err
+	}
+	if !exists && x.lenient {
+		return "the collection does not exist", nil
+	}
+	if !exists {
+		return "", x.refuse("target %s does not exist in the destination: hint: load the destination again under a new pipeline name", target)
+	}
+	indexes, err := x.indexes()
+	if err != nil {
+		return "", &ddlError{x.event, err}
+	}
+	failed, err := x.store.buildIndexes(ctx, x.client, target, indexes, x.lenient)
+	if err != nil {
+		return "", err
+	}
+	if failed > 0 {
+		x.log.Warn().Str("event", x.event.String()).Int("failed", failed).
+			Msg("indexes could not be built; they are recorded as deferred in tributary.deferred of the destination")
+		return fmt.Sprintf("built %d indexes, %d failed and are deferred", len(indexes)-failed, failed), nil
+	}
+	return fmt.Sprintf("built %d indexes", len(indexes)), nil
+}
+
+// indexes reads {createIndexes: coll, indexes: [spec, …]}.
+func (x *executor) indexes() ([]index, error) {
+	list, found, err := rawbson.Lookup(x.event.DDL, "indexes")
+	if err != nil || !found {
+		return nil, errors.Join(errors.New("create_indexes without indexes"), err)
+	}
+	body, err := rawbson.Body(list.Value)
+	if err != nil {
+		return nil, err
+	}
+	var indexes []index
+	for len(body) > 0 {
+		e, rest, err := rawbson.Next(body)
+		if err != nil {
+			return nil, err
+		}
+		body = rest
+		ix, ok, err := indexOfSpec(e.Value)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			indexes = append(indexes, ix)
+		}
+	}
+	return indexes, nil
+}
+
+func (x *executor) dropIndexes(ctx context.Context) (string, error) {
+	target := x.target()
+	name, ok := x.event.DDL.Lookup("index").StringValueOK()
+	if !ok {
+		return "", x.refuse("drop_indexes without the index's name")
+	}
+	outcome := "dropped index " + name
+	err := x.command(ctx, target.DB, bson.D{{Key: "dropIndexes", Value: target.Coll}, {Key: "index", Value: name}})
+	if hasCode(err, codeIndexNotFound, codeNamespaceNotFound) {
+		outcome, err = "index "+name+" does not exist", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return outcome, x.store.forgetIndexes(ctx, target, name)
+}
+
+// command runs a DDL command that ends, one way or the other, before the claim
+// of the barrier can pass to another member.
+func (x *executor) command(ctx context.Context, db string, cmd bson.D) error {
+	cmd = append(cmd,
+		bson.E{Key: "maxTimeMS", Value: commandTime.Milliseconds()},
+		bson.E{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}})
+	err := x.client.Database(db).RunCommand(ctx, cmd).Err()
+	if err != nil {
+		return fmt.Errorf("run %s: %w", cmd[0].Key, sanitize(err))
+	}
+	return nil
+}
+
+// otherSource returns another source collection that is written to a target.
+func (s *store) otherSource(ctx context.Context, target, source event.Namespace) (other string, found bool, err error) {
+	var c collectionRecord
+	err = s.db.Collection(collectionsCollection).FindOne(ctx, bson.D{
+		{Key: "_id.pipeline", Value: s.id.Pipeline}, {Key: "_id.group", Value: s.id.Group},
+		{Key: "target", Value: target.String()}, {Key: "_id.ns", Value: bson.D{{Key: "$ne", Value: source.String()}}},
+	}).Decode(&c)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("read collection records: %w", err)
+	}
+	return c.ID.NS, true, nil
+}

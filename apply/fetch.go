@@ -1,0 +1,278 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// fetchBytes bounds what one broker sends at a time, and thus by how much
+	// queues overshoot; a broker passes it for one larger record batch.
+	fetchBytes = 8 << 20
+	// fetchPartitionBytes is one partition's part of it.
+	fetchPartitionBytes = 1 << 20
+	// minQueueBytes is what every partition's queue may hold, however many
+	// there are.
+	minQueueBytes = 1 << 20
+)
+
+// errHistoryLost is returned, wrapped, when the records at a partition's offset
+// are no longer there.
+var errHistoryLost = errors.New("history lost")
+
+// fetcher reads the partitions that this process owns, from the offsets that
+// the destination's records say, into one queue each. Ownership comes from the
+// group's client, which fetches nothing itself: so an offset is chosen when the
+// partition's record was read, outside of any rebalance, and taking a partition
+// away is one step.
+//
+// Run polls and is the only one that changes what the client consumes, so that
+// no record of an earlier assignment can reach a later queue.
+type fetcher struct {
+	client *kgo.Client
+	// budget is what all queues together may hold, in bytes.
+	budget int64
+
+	mu     sync.Mutex
+	queues map[topicPartition]*queue
+	// requests wait for Run to carry them out.
+	requests []func()
+	wake     context.CancelFunc
+	stopped  bool
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+func newFetcher(cfg kafka.Config, budget int64) (*fetcher, error) {
+	client, err := kafka.NewClient(cfg,
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		// For the group's registration, which goes to the only partition.
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &fetcher{client: client, budget: budget, queues: map[topicPartition]*queue{}}, nil
+}
+
+// run polls until ctx ends or reading a partition fails for good, then closes
+// the client.
+func (f *fetcher) run(ctx context.Context) error {
+	defer f.stop()
+	for {
+		poll := f.prepare(ctx)
+		fetches := f.client.PollFetches(poll)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := f.dispatch(fetches); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare carries out what was requested and returns the context of the next
+// poll, which the next request ends.
+func (f *fetcher) prepare(ctx context.Context) context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, request := range f.requests {
+		request()
+	}
+	f.requests = nil
+	if f.wake != nil {
+		f.wake()
+	}
+	poll, cancel := context.WithCancel(ctx)
+	f.wake = cancel
+	return poll
+}
+
+func (f *fetcher) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	for _, request := range f.requests {
+		request()
+	}
+	f.requests = nil
+	if f.wake != nil {
+		f.wake()
+	}
+	f.client.Close()
+}
+
+// dispatch puts records into their queues.
+func (f *fetcher) dispatch(fetches kgo.Fetches) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range fetches.Errors() {
+		switch {
+		case errors.Is(e.Err, context.Canceled), errors.Is(e.Err, kgo.ErrClientClosed):
+		case errors.Is(e.Err, kerr.OffsetOutOfRange):
+			return fmt.Errorf("fetch partition %s/%d: %w: the records at the offset where this destination stands are no longer in the topic (its retention passed) or not yet (the topic was made anew): hint: load the destination again under a new pipeline name or group", e.Topic, e.Partition, errHistoryLost)
+		default:
+			return fmt.Errorf("fetch partition %s/%d: %w", e.Topic, e.Partition, e.Err)
+		}
+	}
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		q, ok := f.queues[topicPartition{p.Topic, p.Partition}]
+		if !ok || len(p.Records) == 0 {
+			return
+		}
+		q.push(p.Records, f.share())
+	})
+	return nil
+}
+
+// share is what one queue may hold: the budget in equal parts. Shares are not
+// lent, so that a partition which waits at a barrier takes nothing from those
+// it waits for.
+func (f *fetcher) share() int64 {
+	return max(f.budget/int64(max(len(f.queues), 1)), minQueueBytes)
+}
+
+// request has Run carry out a change and waits for it.
+func (f *fetcher) request(ctx context.Context, change func()) error {
+	done := make(chan struct{})
+	f.mu.Lock()
+	if f.stopped {
+		f.mu.Unlock()
+		return context.Canceled
+	}
+	f.requests = append(f.requests, func() { change(); close(done) })
+	if f.wake != nil {
+		f.wake()
+	}
+	f.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// open begins to read a partition at an offset. The queue is the caller's until
+// it closes it.
+func (f *fetcher) open(ctx context.Context, tp topicPartition, offset int64) (*queue, error) {
+	q := &queue{f: f, tp: tp, ready: make(chan struct{}, 1)}
+	err := f.request(ctx, func() {
+		f.queues[tp] = q
+		f.client.ResumeFetchPartitions(map[string][]int32{tp.topic: {tp.partition}})
+		f.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{tp.topic: {tp.partition: kgo.NewOffset().At(offset)}})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read partition %s/%d: %w", tp.topic, tp.partition, err)
+	}
+	return q, nil
+}
+
+// queue holds fetched records of one partition in order. One goroutine takes.
+type queue struct {
+	f     *fetcher
+	tp    topicPartition
+	ready chan struct{}
+
+	mu      sync.Mutex
+	records []*kgo.Record
+	bytes   int64
+	paused  bool
+}
+
+// push appends records and pauses the partition when the queue passes share.
+func (q *queue) push(records []*kgo.Record, share int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.records = append(q.records, records...)
+	for _, r := range records {
+		q.bytes += recordBytes(r)
+	}
+	select {
+	case q.ready <- struct{}{}:
+	default: // a signal is pending already
+	}
+	if q.bytes > share && !q.paused {
+		q.paused = true
+		q.f.client.PauseFetchPartitions(map[string][]int32{q.tp.topic: {q.tp.partition}})
+	}
+}
+
+// take removes the first records, as many as n and size allow, and at least one
+// where there is any. It does not block: ready says when to try again.
+func (q *queue) take(n int, size int64) []*kgo.Record {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var taken int64
+	i := 0
+	for ; i < len(q.records) && i < n; i++ {
+		b := recordBytes(q.records[i])
+		if i > 0 && taken+b > size {
+			break
+		}
+		taken += b
+	}
+	out := slices.Clone(q.records[:i])
+	clear(q.records[:i]) // what was taken is the taker's to free
+	q.records = q.records[i:]
+	if len(q.records) == 0 {
+		q.records = nil
+	} else {
+		select {
+		case q.ready <- struct{}{}:
+		default:
+		}
+	}
+	q.bytes -= taken
+	if q.paused && q.bytes < minQueueBytes/2 {
+		q.paused = false
+		q.f.client.ResumeFetchPartitions(map[string][]int32{q.tp.topic: {q.tp.partition}})
+	}
+	return out
+}
+
+// close ends the reading of the partition and drops what was not taken. It
+// waits for Run, unless that has ended.
+func (q *queue) close(ctx context.Context) error {
+	err := q.f.request(ctx, func() {
+		if q.f.queues[q.tp] == q {
+			delete(q.f.queues, q.tp)
+			q.f.client.RemoveConsumePartitions(map[string][]int32{q.tp.topic: {q.tp.partition}})
+		}
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// queued returns how many bytes wait in all queues.
+func (f *fetcher) queued() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var n int64
+	for _, q := range f.queues {
+		q.mu.Lock()
+		n += q.bytes
+		q.mu.Unlock()
+	}
+	return n
+}
+
+func recordBytes(r *kgo.Record) int64 {
+	const overhead = 200
+	return int64(len(r.Key)+len(r.Value)) + overhead
+}

@@ -1,0 +1,60 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// leaseTime is how long a claim of the group's next step or of a barrier
+	// lasts by the destination's clock. It is longer than commandTime, so that
+	// a command whose answer was lost is over, one way or the other, before
+	// anyone may claim again.
+	leaseTime   = 30 * time.Second
+	commandTime = 20 * time.Second
+	// renewTime is how often a claim is renewed during work that may take
+	// longer than leaseTime (index builds, the preparation of a load).
+	renewTime = 8 * time.Second
+)
+
+// errClaimLost is returned, wrapped, when another member took a step over.
+var errClaimLost = errors.New("another member has taken the step over")
+
+// keep runs work while renewing a claim. When the claim cannot be renewed, the
+// context of work ends with errClaimLost as its cause.
+func keep(ctx context.Context, renew func(context.Context) (bool, error), work func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var g errgroup.Group
+	done := make(chan struct{})
+	g.Go(func() error {
+		defer close(done)
+		return work(ctx)
+	})
+	g.Go(func() error {
+		held := time.Now()
+		tick := time.NewTicker(renewTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return nil
+			case <-tick.C:
+			}
+			ok, err := renew(ctx)
+			switch {
+			case err == nil && ok:
+				held = time.Now()
+			case err == nil, time.Since(held) > leaseTime-renewTime:
+				cancel(errClaimLost)
+				<-done
+				return fmt.Errorf("renew claim: %w", errClaimLost)
+			}
+		}
+	})
+	return g.Wait()
+}

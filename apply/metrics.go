@@ -1,0 +1,65 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tributarydb/tributary/internal/event"
+)
+
+// metrics counts what the service does. All are per process.
+type metrics struct {
+	events     *prometheus.CounterVec
+	documents  prometheus.Counter
+	bytes      prometheus.Counter
+	batches    prometheus.Counter
+	batchTime  prometheus.Histogram
+	retries    prometheus.Counter
+	lost       prometheus.Counter
+	barriers   prometheus.Counter
+	partitions prometheus.Gauge
+	queued     prometheus.GaugeFunc
+	lag        prometheus.Gauge
+}
+
+func newMetrics(registerer prometheus.Registerer, destination, group string, queued func() float64) (*metrics, error) {
+	const space, part = "tributary", "apply"
+	labels := prometheus.Labels{"destination": destination, "group": group}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: space, Subsystem: part, Name: name, Help: help, ConstLabels: labels})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: space, Subsystem: part, Name: name, Help: help, ConstLabels: labels})
+	}
+	m := &metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: space, Subsystem: part, Name: "events_total", Help: "Change events that took effect, by operation.", ConstLabels: labels,
+		}, []string{"op"}),
+		documents: counter("documents_total", "Documents of full loads that were written."),
+		bytes:     counter("bytes_total", "Bytes of records that took effect."),
+		batches:   counter("batches_total", "Batches that took effect."),
+		batchTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: space, Subsystem: part, Name: "batch_seconds", Help: "Time from the first try of a batch until it took effect.",
+			ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}),
+		retries:    counter("retries_total", "Tries that failed and were repeated."),
+		lost:       counter("lost_partitions_total", "Partitions found to belong to another owner."),
+		barriers:   counter("barriers_total", "Barriers passed, counted per partition."),
+		partitions: gauge("partitions", "Partitions that this process owns."),
+		lag:        gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
+	}
+	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: space, Subsystem: part, Name: "queued_bytes", Help: "Bytes fetched and not yet taken.", ConstLabels: labels,
+	}, queued)
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.barriers, m.partitions, m.queued, m.lag} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) count(op event.Op, n int) { m.events.WithLabelValues(string(op)).Add(float64(n)) }

@@ -1,0 +1,96 @@
+package apply
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rawbson"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// createOptions returns the options of a collection as the create command takes
+// them: without what a server lists but does not let anyone ask for. The rest
+// keeps its bytes and its order.
+func createOptions(listed bson.Raw) (bson.Raw, error) {
+	if len(listed) == 0 {
+		return emptyDocument(), nil
+	}
+	body, err := rawbson.Body(listed)
+	if err != nil {
+		return nil, fmt.Errorf("read collection options: %w", err)
+	}
+	dst, at := rawbson.Begin(nil)
+	for len(body) > 0 {
+		e, rest, err := rawbson.Next(body)
+		if err != nil {
+			return nil, fmt.Errorf("read collection options: %w", err)
+		}
+		body = rest
+		switch string(e.Name) {
+		case "timeseries":
+			return nil, errors.New("it is a time-series collection, which this version does not write: hint: exclude it")
+		case "uuid", "temp", "autoIndexId", "flags", "create":
+			// uuid is the server's own; temp is for internal use; the others
+			// are of storage engines and versions that are gone.
+			continue
+		}
+		dst = append(dst, e.Raw...)
+	}
+	return rawbson.End(dst, at), nil
+}
+
+// createCollection creates a collection or view with options from
+// createOptions. That it exists is success: the caller has looked, and only its
+// own earlier try can have come in between.
+func createCollection(ctx context.Context, client *mongo.Client, target event.Namespace, opts bson.Raw) error {
+	body, err := rawbson.Body(opts)
+	if err != nil {
+		return fmt.Errorf("create collection ns=%s: %w", target, err)
+	}
+	dst, at := rawbson.Begin(nil)
+	dst = rawbson.AppendString(dst, "create", target.Coll)
+	dst = append(dst, body...)
+	dst = rawbson.AppendInt32(dst, "maxTimeMS", int32(commandTime.Milliseconds()))
+	dst = appendMajority(dst)
+	err = client.Database(target.DB).RunCommand(ctx, bson.Raw(rawbson.End(dst, at))).Err()
+	if err == nil {
+		return nil
+	}
+	if !hasCode(err, codeNamespaceExists) {
+		return fmt.Errorf("create collection ns=%s: %w", target, sanitize(err))
+	}
+	return nil
+}
+
+// sameOptions reports whether an existing collection has those options.
+func sameOptions(listed listedCollection, opts bson.Raw) (bool, error) {
+	held, err := createOptions(listed.Options)
+	if err != nil {
+		return false, err
+	}
+	wanted, err := without(opts, "idIndex") // which is not listed
+	return bytes.Equal(held, wanted), err
+}
+
+func without(doc bson.Raw, name string) (bson.Raw, error) {
+	body, err := rawbson.Body(doc)
+	if err != nil {
+		return nil, err
+	}
+	dst, at := rawbson.Begin(nil)
+	for len(body) > 0 {
+		e, rest, err := rawbson.Next(body)
+		if err != nil {
+			return nil, err
+		}
+		if string(e.Name) != name {
+			dst = append(dst, e.Raw...)
+		}
+		body = rest
+	}
+	return rawbson.End(dst, at), nil
+}

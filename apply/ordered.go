@@ -1,0 +1,111 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// Capped collections keep their documents in the order of insertion, and no
+// transaction may write to them. Their events are therefore written one after
+// another, before the transaction of their batch. A crash in between delivers
+// them again; since they were inserted in order, everything up to the last one
+// that is held was inserted before, though the collection may have dropped it
+// since.
+
+func hasOrdered(plans []*plan) bool {
+	return slices.ContainsFunc(plans, func(p *plan) bool { return len(p.ordered) > 0 })
+}
+
+// writeOrdered writes the events of capped collections. It may be repeated.
+func (t *target) writeOrdered(ctx context.Context, plans []*plan) error {
+	for _, p := range plans {
+		if len(p.ordered) == 0 {
+			continue
+		}
+		if err := t.writeCapped(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *target) writeCapped(ctx context.Context, p *plan) error {
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: event.Lenient}
+	// Not the transactions' ability: these writes are outside.
+	able := t.able
+	able.transactions = false
+	w.builder = commandBuilder{coll: p.target.Coll, able: able}
+	held, err := w.lastHeld(p.ordered)
+	if err != nil {
+		return err
+	}
+	for i, c := range p.ordered {
+		if c.Op == event.OpInsert {
+			if i <= held {
+				continue
+			}
+			d := &document{id: c.docID(), first: c.Op, image: c.Document, last: c}
+			if err := w.add(d, d.resolve()); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+		d := &document{id: c.docID(), first: c.Op, last: c}
+		if err := d.apply(c, event.Lenient); err != nil {
+			return fail(c, err)
+		}
+		if err := w.lookUp([]*document{d}, false); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
+// lastHeld returns the index of the last insert whose document is held, -1 if
+// none is.
+func (w *writer) lastHeld(changes []change) (int, error) {
+	var ids []bson.RawValue
+	for _, c := range changes {
+		if c.Op == event.OpInsert {
+			ids = append(ids, c.docID())
+		}
+	}
+	if len(ids) == 0 {
+		return -1, nil
+	}
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, true))
+	if err != nil {
+		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	held := map[string]bool{}
+	var key []byte
+	for cursor.Next(w.ctx) {
+		if key, err = event.AppendIDKey(key[:0], cursor.Current.Lookup("_id")); err != nil {
+			break
+		}
+		held[string(key)] = true
+	}
+	if err = errors.Join(err, cursor.Err(), cursor.Close(w.ctx)); err != nil {
+		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	for i, c := range slices.Backward(changes) {
+		if c.Op != event.OpInsert {
+			continue
+		}
+		if key, err = event.AppendIDKey(key[:0], c.docID()); err != nil {
+			return 0, fail(c, err)
+		}
+		if held[string(key)] {
+			return i, nil
+		}
+	}
+	return -1, nil
+}

@@ -1,0 +1,213 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/tributarydb/tributary/internal/state"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// preparer creates the collections of a run in the destination. One member of
+// the group does so at a time; it may be repeated.
+type preparer struct {
+	client *mongo.Client
+	store  *store
+	rules  rules.Destination
+}
+
+// prepare creates what the manifest lists and the rules select: collections
+// first, views after what they read. A target that somebody else made is
+// refused before anything is created.
+func (p *preparer) prepare(ctx context.Context, m *state.Manifest) error {
+	var all []event.Namespace
+	for i := range m.Collections {
+		all = append(all, m.Collections[i].Namespace())
+	}
+	if err := p.rules.CheckTargets(all); err != nil {
+		return err
+	}
+	var conflicts []error
+	for i := range m.Collections {
+		conflicts = append(conflicts, p.check(ctx, m, &m.Collections[i]))
+	}
+	if err := errors.Join(conflicts...); err != nil {
+		return err
+	}
+	for i := range m.Collections {
+		if c := &m.Collections[i]; !c.View {
+			if err := p.create(ctx, m, c); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range orderViews(m.Collections) {
+		if err := p.create(ctx, m, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conflictError is a target that is not the group's to write.
+type conflictError struct {
+	target event.Namespace
+	reason string
+}
+
+// Error names the target and the remedy.
+func (e *conflictError) Error() string {
+	return fmt.Sprintf("prepare target %s: %s: hint: drop it, rename the database in the destination's rules, or exclude the collection", e.target, e.reason)
+}
+
+// check refuses a target that exists and was not made for this run: with
+// documents, other options or indexes of its own it could never become the
+// source's.
+func (p *preparer) check(ctx context.Context, m *state.Manifest, c *state.Collection) error {
+	target, ok := p.rules.Target(c.Namespace())
+	if !ok {
+		return nil
+	}
+	record, found, err := p.store.collection(ctx, c.Namespace())
+	if err != nil || found && record.Run == m.Run {
+		return err
+	}
+	opts, err := createOptions(c.Options)
+	if err != nil {
+		return fmt.Errorf("prepare target %s: %w", target, err)
+	}
+	listed, exists, err := lookup(ctx, p.client, target)
+	if err != nil || !exists {
+		return err
+	}
+	return untouched(ctx, p.client, target, listed, opts)
+}
+
+// untouched returns a *conflictError unless a collection that exists is as if
+// just created with those options.
+func untouched(ctx context.Context, client *mongo.Client, target event.Namespace, listed listedCollection, opts bson.Raw) error {
+	same, err := sameOptions(listed, opts)
+	if err != nil {
+		return fmt.Errorf("look at target %s: %w", target, err)
+	}
+	if !same {
+		return &conflictError{target, "it exists with other options than the source's"}
+	}
+	if listed.View {
+		return nil
+	}
+	coll := client.Database(target.DB).Collection(target.Coll)
+	err = coll.FindOne(ctx, bson.D{}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+	if err == nil {
+		return &conflictError{target, "it exists and holds documents that this pipeline did not load"}
+	}
+	if !errors.Is(err, mongo.ErrNoDocuments) {
+		return fmt.Errorf("look at target %s: %w", target, err)
+	}
+	indexes, err := coll.Indexes().ListSpecifications(ctx)
+	if err != nil {
+		return fmt.Errorf("look at target %s: %w", target, err)
+	}
+	if len(indexes) > 1 {
+		return &conflictError{target, "it exists with indexes of its own"}
+	}
+	return nil
+}
+
+// create makes one collection or view and records it. The record comes first,
+// so that a crash in between cannot make the group's own collection look like
+// somebody else's.
+func (p *preparer) create(ctx context.Context, m *state.Manifest, c *state.Collection) error {
+	target, ok := p.rules.Target(c.Namespace())
+	if !ok {
+		return nil
+	}
+	record, found, err := p.store.collection(ctx, c.Namespace())
+	if err != nil || found && record.Run == m.Run && record.Ready {
+		return err
+	}
+	opts, err := createOptions(c.Options)
+	if err != nil {
+		return fmt.Errorf("prepare target %s: %w", target, err)
+	}
+	record = collectionRecord{
+		ID: p.store.collectionID(c.Namespace()), Target: target.String(), Run: m.Run,
+		Watermark: m.Watermark, SourceUUID: c.UUID.String(),
+	}
+	if err := p.store.putCollection(ctx, record); err != nil {
+		return err
+	}
+	if err := createCollection(ctx, p.client, target, opts); err != nil {
+		return err
+	}
+	record.Ready = true
+	return p.store.putCollection(ctx, record)
+}
+
+// orderViews returns the views so that each comes after the view it reads.
+func orderViews(collections []state.Collection) []*state.Collection {
+	views := map[event.Namespace]*state.Collection{}
+	for i := range collections {
+		if c := &collections[i]; c.View {
+			views[c.Namespace()] = c
+		}
+	}
+	var ordered []*state.Collection
+	seen := map[event.Namespace]bool{}
+	var visit func(c *state.Collection)
+	visit = func(c *state.Collection) {
+		if seen[c.Namespace()] {
+			return
+		}
+		seen[c.Namespace()] = true
+		on, _ := bson.Raw(c.Options).Lookup("viewOn").StringValueOK()
+		if below, ok := views[event.Namespace{DB: c.DB, Coll: on}]; ok {
+			visit(below)
+		}
+		ordered = append(ordered, c)
+	}
+	for i := range collections {
+		if c := &collections[i]; c.View {
+			visit(c)
+		}
+	}
+	return ordered
+}
+
+func (s *store) collectionID(ns event.Namespace) collectionID {
+	return collectionID{Pipeline: s.id.Pipeline, Group: s.id.Group, NS: ns.String()}
+}
+
+// collection reads the record of a source collection.
+func (s *store) collection(ctx context.Context, ns event.Namespace) (c collectionRecord, ok bool, err error) {
+	err = s.db.Collection(collectionsCollection).FindOne(ctx, byID(s.collectionID(ns))).Decode(&c)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return collectionRecord{}, false, nil
+	}
+	if err != nil {
+		return collectionRecord{}, false, fmt.Errorf("read collection record ns=%s: %w", ns, err)
+	}
+	return c, true, nil
+}
+
+// putCollection writes the record of a source collection.
+func (s *store) putCollection(ctx context.Context, c collectionRecord) error {
+	_, err := s.db.Collection(collectionsCollection).ReplaceOne(ctx, byID(c.ID), c, options.Replace().SetUpsert(true))
+	if err != nil {
+		return fmt.Errorf("write collection record ns=%s: %w", c.ID.NS, sanitize(err))
+	}
+	return nil
+}
+
+// dropCollection removes the record of a source collection.
+func (s *store) dropCollection(ctx context.Context, ns event.Namespace) error {
+	if _, err := s.db.Collection(collectionsCollection).DeleteOne(ctx, byID(s.collectionID(ns))); err != nil {
+		return fmt.Errorf("remove collection record ns=%s: %w", ns, sanitize(err))
+	}
+	return nil
+}

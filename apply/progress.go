@@ -1,0 +1,125 @@
+package apply
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/state"
+)
+
+// statusInterval is how often the status is brought up to date.
+const statusInterval = time.Second
+
+// progress gathers where this process's partitions stand.
+type progress struct {
+	events    atomic.Int64
+	documents atomic.Int64
+
+	mu         sync.Mutex
+	partitions map[topicPartition]offsetRecord
+}
+
+func newProgress() *progress { return &progress{partitions: map[topicPartition]offsetRecord{}} }
+
+func (p *progress) set(tp topicPartition, o *offsetRecord) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.partitions[tp] = *o
+}
+
+func (p *progress) drop(tp topicPartition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.partitions, tp)
+}
+
+func (p *progress) offset(tp topicPartition) (int64, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o, ok := p.partitions[tp]
+	return o.Offset, ok
+}
+
+// summary is where this process as a whole stands.
+type summary struct {
+	// partitions of the change topic.
+	partitions int64
+	catchingUp bool
+	// position is the last passed of the partition that is furthest behind.
+	position event.Position
+	// wall is the source's clock at that partition's watermark; zero before
+	// the first.
+	wall time.Time
+}
+
+func (p *progress) summary(changes string) summary {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var s summary
+	for tp, o := range p.partitions {
+		if tp.topic != changes {
+			continue
+		}
+		passed := o.Position.position()
+		if event.CompareTimes(o.Watermark, passed.Time) > 0 {
+			passed = event.Position{Time: o.Watermark}
+		}
+		if s.partitions == 0 || passed.Compare(s.position) < 0 {
+			s.position = passed
+		}
+		if s.partitions == 0 || o.Wall.Before(s.wall) {
+			s.wall = o.Wall
+		}
+		s.catchingUp = s.catchingUp || o.CatchingUp
+		s.partitions++
+	}
+	return s
+}
+
+// report keeps the status up to date until ctx ends.
+func (s *Service) report(ctx context.Context) error {
+	tick := time.NewTicker(statusInterval)
+	defer tick.Stop()
+	for {
+		s.reportOnce()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Service) reportOnce() {
+	g, known, _ := s.phases.current()
+	if !known {
+		return
+	}
+	sum := s.progress.summary(s.topics.changes)
+	lag := -1.0
+	if !sum.wall.IsZero() {
+		lag = max(time.Since(sum.wall).Seconds(), 0)
+		s.metrics.lag.Set(lag)
+	}
+	s.cfg.Report.Update(func(status *state.Status) {
+		status.Phase = g.Phase
+		status.Position, status.LagSeconds = sum.position, lag
+		if status.Detail == nil {
+			status.Detail = map[string]int64{}
+		}
+		status.Detail["events"] = s.progress.events.Load()
+		status.Detail["documents"] = s.progress.documents.Load()
+		status.Detail["partitions"] = sum.partitions
+	})
+	if time.Now().UnixNano() < s.retryingUntil.Load() {
+		return
+	}
+	if sum.catchingUp {
+		s.cfg.Report.Set(state.StateCatchingUp, "")
+		return
+	}
+	s.cfg.Report.Set(state.StateRunning, "")
+}

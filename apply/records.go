@@ -1,0 +1,195 @@
+package apply
+
+import (
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// The collections of the destination's database "tributary".
+const (
+	ownDatabase           = "tributary"
+	groupsCollection      = "groups"
+	offsetsCollection     = "offsets"
+	barriersCollection    = "barriers"
+	collectionsCollection = "collections"
+	deferredCollection    = "deferred"
+)
+
+// groupID names a group in the destination.
+type groupID struct {
+	Pipeline string `bson:"pipeline"`
+	// Group is "<destination>" or "<destination>.<group>".
+	Group string `bson:"group"`
+}
+
+// groupRecord is what all members of a group agree on.
+type groupRecord struct {
+	ID    groupID `bson:"_id"`
+	Phase string  `bson:"phase"`
+	// Source is the deployment whose changes are applied.
+	Source string `bson:"source"`
+	// Rules is the digest of the destination's rules.
+	Rules string `bson:"rules"`
+	// Run is the run of snapshot that the group loads.
+	Run string `bson:"run"`
+	// Prepared says that the run's collections exist.
+	Prepared bool `bson:"prepared"`
+	// Watermark and ReadThrough bound what the run read (see
+	// state.Manifest).
+	Watermark   bson.Timestamp `bson:"watermark"`
+	ReadThrough bson.Timestamp `bson:"read_through"`
+	// ChangeOffsets and SnapshotOffsets are where the partitions start.
+	ChangeOffsets   []int64 `bson:"change_offsets"`
+	SnapshotOffsets []int64 `bson:"snapshot_offsets"`
+	// Owner has the group's next step in hand until Deadline, by the
+	// destination's clock.
+	Owner    string    `bson:"owner"`
+	Deadline time.Time `bson:"deadline"`
+	Created  time.Time `bson:"created"`
+}
+
+// partitionID names one partition of one group.
+type partitionID struct {
+	Pipeline  string `bson:"pipeline"`
+	Group     string `bson:"group"`
+	Topic     string `bson:"topic"`
+	Partition int32  `bson:"partition"`
+}
+
+// placeRecord is a position.
+type placeRecord struct {
+	Time  bson.Timestamp `bson:"time"`
+	Term  int64          `bson:"term"`
+	Index int32          `bson:"index"`
+}
+
+func placeOf(p event.Position) placeRecord {
+	return placeRecord{Time: p.Time, Term: p.Term, Index: p.Index}
+}
+
+func (p placeRecord) position() event.Position {
+	return event.Position{Time: p.Time, Term: p.Term, Index: p.Index}
+}
+
+// offsetRecord is where a partition stands, and who may move it.
+type offsetRecord struct {
+	ID partitionID `bson:"_id"`
+	// Epoch is raised by every new owner.
+	Epoch int64  `bson:"epoch"`
+	Owner string `bson:"owner"`
+	// Offset is the next one to apply.
+	Offset int64 `bson:"offset"`
+	// Position is the last one that the partition has passed.
+	Position placeRecord `bson:"position"`
+	// Watermark is the last one that the partition has passed: it holds
+	// nothing at or before it that was not applied. Wall is the source's clock
+	// then.
+	Watermark bson.Timestamp `bson:"watermark"`
+	Wall      time.Time      `bson:"wall"`
+	// CatchingUp says that history is being replayed over a later state.
+	CatchingUp bool `bson:"catching_up"`
+	// Redelivered is the offset up to which events may have been applied
+	// already; zero where each takes effect exactly once.
+	Redelivered int64 `bson:"redelivered"`
+	// Exact says that the last writer moved the offset in transactions.
+	Exact bool `bson:"exact"`
+	// Loaded is the run whose end this partition of the snapshot topic has
+	// met.
+	Loaded string `bson:"loaded"`
+	// Updated is the writer's clock, for operators.
+	Updated time.Time `bson:"updated"`
+}
+
+// passed reports whether the partition has left a position behind. One that
+// stands at a barrier has not passed the barrier's.
+func (o *offsetRecord) passed(p event.Position) bool {
+	return event.CompareTimes(o.Watermark, p.Time) >= 0 || o.Position.position().Compare(p) >= 0
+}
+
+// lenient reports whether an event at that offset may meet a later state.
+func (o *offsetRecord) lenient(offset int64) bool {
+	return o.CatchingUp || offset < o.Redelivered
+}
+
+// The states of a barrier.
+const (
+	barrierWaiting = "waiting"
+	barrierClaimed = "claimed"
+	barrierDone    = "done"
+)
+
+// barrierID names a barrier of a pipeline by its position.
+type barrierID struct {
+	Pipeline string         `bson:"pipeline"`
+	Time     bson.Timestamp `bson:"time"`
+	Index    int32          `bson:"index"`
+}
+
+// participant is a partition that must meet a barrier.
+type participant struct {
+	Group     string `bson:"group"`
+	Partition int32  `bson:"partition"`
+}
+
+// barrierRecord is one DDL event: who must arrive, who has, who executes.
+type barrierRecord struct {
+	ID           barrierID     `bson:"_id"`
+	Op           event.Op      `bson:"op"`
+	NS           string        `bson:"ns"`
+	Participants []participant `bson:"participants"`
+	Arrived      []participant `bson:"arrived"`
+	State        string        `bson:"state"`
+	Owner        string        `bson:"owner"`
+	// Deadline is when a claim ends, by the destination's clock.
+	Deadline time.Time `bson:"deadline"`
+	// Outcome says in a few words what the execution did.
+	Outcome string    `bson:"outcome"`
+	Done    time.Time `bson:"done"`
+}
+
+// collectionID names a source collection that a group writes.
+type collectionID struct {
+	Pipeline string `bson:"pipeline"`
+	Group    string `bson:"group"`
+	// NS is the source's namespace.
+	NS string `bson:"ns"`
+}
+
+// collectionRecord is a collection that this pipeline made in the destination.
+type collectionRecord struct {
+	ID     collectionID `bson:"_id"`
+	Target string       `bson:"target"`
+	// Run is the run that loaded it; empty for one that DDL created.
+	Run string `bson:"run"`
+	// Watermark is its load's: DDL at or before it does not touch it.
+	Watermark  bson.Timestamp `bson:"watermark"`
+	SourceUUID string         `bson:"source_uuid"`
+	// Ready says that it exists with its options.
+	Ready bool `bson:"ready"`
+}
+
+// deferredID names an index of the destination.
+type deferredID struct {
+	Pipeline string `bson:"pipeline"`
+	// NS is the target's namespace.
+	NS    string `bson:"ns"`
+	Index string `bson:"index"`
+}
+
+// The reasons why an index waits for the operator.
+const (
+	deferredUnique = "unique"
+	deferredTTL    = "ttl"
+	deferredFailed = "failed"
+)
+
+// deferredRecord is an index that was built in a weaker form, or not at all.
+type deferredRecord struct {
+	ID deferredID `bson:"_id"`
+	// Spec is the index as the source has it, in creatable form.
+	Spec   bson.Raw `bson:"spec"`
+	Reason string   `bson:"reason"`
+	Error  string   `bson:"error"`
+}

@@ -1,0 +1,238 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/wire"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"golang.org/x/sync/errgroup"
+)
+
+// Service applies a pipeline to one destination as a member of its group.
+type Service struct {
+	cfg        Config
+	log        zerolog.Logger
+	policy     retry.Policy
+	topics     topicNames
+	stateTopic string
+	codec      *wire.Codec
+	metrics    *metrics
+	phases     *phases
+	progress   *progress
+	barriers   *barriers
+	fetcher    *fetcher
+	// poked asks the coordinator to look at the group now.
+	poked chan struct{}
+	// retryingUntil is when the status may leave "retrying", in Unix
+	// nanoseconds.
+	retryingUntil atomic.Int64
+
+	// Set by Run before anything else runs.
+	client     *mongo.Client
+	deployment mongodb.Deployment
+	able       abilities
+	store      *store
+}
+
+// New prepares a service without connecting it. A service runs once.
+func New(cfg Config) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	codec, err := wire.NewCodec()
+	if err != nil {
+		return nil, err
+	}
+	topics := route.TopicsOf(cfg.Pipeline)
+	s := &Service{
+		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
+		codec: codec, phases: newPhases(), progress: newProgress(), barriers: newBarriers(), poked: make(chan struct{}, 1),
+	}
+	if s.fetcher, err = newFetcher(cfg.Kafka, cfg.QueueBytes); err != nil {
+		return nil, err
+	}
+	s.metrics, err = newMetrics(cfg.Registerer, cfg.Destination, cfg.Group, func() float64 { return float64(s.fetcher.queued()) })
+	if err != nil {
+		return nil, err
+	}
+	s.policy = cfg.Retry
+	s.policy.OnRetry = s.onRetry
+	return s, nil
+}
+
+// onRetry reports a failure that will be tried again.
+func (s *Service) onRetry(a retry.Attempt) {
+	s.metrics.retries.Inc()
+	if a.Wait == 0 {
+		return
+	}
+	s.retryingUntil.Store(time.Now().Add(a.Wait + statusInterval).UnixNano())
+	s.cfg.Report.Retrying(a.Since, a.Until, a.Err.Error())
+	s.log.Warn().Err(a.Err).Dur("wait", a.Wait).Time("until", a.Until).Msg("will try again")
+}
+
+// Run applies until ctx ends or something cannot be applied, and returns after
+// every goroutine that it started. The end of ctx is no error.
+//
+// The order of the end: the group is left first, which takes the partitions
+// away from the workers; each finishes the batch in hand within the drain time,
+// which commits its offset; then fetching stops, and the clients close.
+func (s *Service) Run(ctx context.Context) (err error) {
+	s.cfg.Report.Set(state.StateStarting, "")
+	defer func() {
+		switch {
+		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
+			err = nil
+			s.cfg.Report.Set(state.StateFinished, "")
+		case errors.Is(err, errHistoryLost):
+			s.cfg.Report.Set(state.StateHistoryLost, err.Error())
+		case err != nil:
+			s.cfg.Report.Set(state.StateFailed, err.Error())
+		}
+	}()
+	if err := s.connect(ctx); err != nil {
+		s.fetcher.client.Close()
+		return err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		err = errors.Join(err, s.client.Disconnect(end))
+	}()
+	return s.serve(ctx)
+}
+
+// serve runs the service's parts.
+func (s *Service) serve(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	group.Go(func() error { return s.fetcher.run(hard) })
+	group.Go(func() error { return s.report(ctx) })
+	c := &coordinator{s: s, manifests: make(chan state.Manifest, 1)}
+	group.Go(func() error { return c.run(ctx) })
+	member, err := s.join(hard, group.Go)
+	if err != nil {
+		cut()
+		return errors.Join(err, group.Wait())
+	}
+	group.Go(func() error {
+		defer cut()
+		return member.run(ctx)
+	})
+	return group.Wait()
+}
+
+// connect reaches both sides and finds out what the destination can do.
+func (s *Service) connect(ctx context.Context) error {
+	if err := kafka.EnsureTopics(ctx, s.fetcher.client, route.TopicsOf(s.cfg.Pipeline), s.cfg.Topics); err != nil {
+		return err
+	}
+	client, err := mongodb.Connect(ctx, s.cfg.Target)
+	if err != nil {
+		return err
+	}
+	s.client = client
+	if err := s.survey(ctx); err != nil {
+		return errors.Join(err, client.Disconnect(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// survey finds out what the destination is and can do.
+func (s *Service) survey(ctx context.Context) error {
+	d, err := mongodb.Describe(ctx, s.client)
+	if err != nil {
+		return err
+	}
+	s.deployment = d
+	s.able = abilities{pipelines: !d.Standin, nestedDollar: !d.Standin && d.AtLeast(5, 0)}
+	reason := "switched off by configuration"
+	if s.cfg.ExactlyOnce != ExactlyOnceOff {
+		if s.able.transactions, reason, err = mongodb.ProbeTransactions(ctx, s.client); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.able.transactions:
+		s.log.Info().Str("version", d.Version).Msg("changes take effect exactly once: transactions work")
+	case s.cfg.ExactlyOnce == ExactlyOnceOn:
+		return fmt.Errorf("use destination %s exactly once: transactions do not work there: %s: hint: use a replica set, or set exactly_once to auto", s.cfg.Destination, reason)
+	default:
+		s.log.Warn().Str("version", d.Version).Str("reason", reason).Msg("changes take effect at least once: no transactions")
+	}
+	owner := s.cfg.Instance + "/" + bson.NewObjectID().Hex()
+	s.store = newStore(s.client, groupID{Pipeline: s.cfg.Pipeline, Group: s.cfg.groupName()}, owner, s.topics)
+	return s.store.ensureCollections(ctx)
+}
+
+// newWorker prepares the worker of a partition; stop ends it.
+func (s *Service) newWorker(tp topicPartition, stop <-chan struct{}) *worker {
+	return &worker{
+		s: s, tp: tp, id: s.store.partition(tp.topic, tp.partition), limit: s.cfg.BatchEvents, stop: stop,
+		log: s.log.With().Str("topic", tp.topic).Int32("partition", tp.partition).Logger(),
+	}
+}
+
+// poke has the coordinator look at the group now.
+func (s *Service) poke() {
+	select {
+	case s.poked <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// sleep waits and reports whether ctx is still alive.
+func (s *Service) sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Service) kafkaRetry(ctx context.Context, fn func(context.Context) error) error {
+	return s.policy.Do(ctx, kafka.Classify, fn)
+}
+
+// loadState reads the pipeline's state topic.
+func (s *Service) loadState(ctx context.Context) (view *state.View, err error) {
+	err = s.kafkaRetry(ctx, func(ctx context.Context) error {
+		view, err = state.Load(ctx, s.cfg.Kafka, s.stateTopic)
+		return err
+	})
+	return view, err
+}
+
+// register tells the pipeline where the group stands. The truth is in the
+// destination; a registration that is not written is made good by the next.
+func (s *Service) register(ctx context.Context, g *groupRecord) {
+	record, err := state.Record(s.stateTopic, state.KeyGroup(s.cfg.Destination, s.cfg.Group), state.GroupRegistration{
+		Destination: s.cfg.Destination, Group: s.cfg.Group, Phase: g.Phase, Run: g.Run, Updated: time.Now().UTC(),
+	})
+	if err != nil {
+		s.log.Warn().Err(err).Msg("group was not registered")
+		return
+	}
+	s.fetcher.client.Produce(ctx, record, func(_ *kgo.Record, err error) {
+		if err != nil {
+			s.log.Warn().Err(err).Msg("group was not registered")
+		}
+	})
+}

@@ -1,0 +1,279 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/retry"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+)
+
+// errHeldDiffers is returned when the destination holds something else than the
+// events say: then everything is looked up first.
+var errHeldDiffers = errors.New("the destination holds another document than expected")
+
+// target executes the writes of one worker. Its methods take the context of a
+// transaction where there is one.
+type target struct {
+	client *mongo.Client
+	able   abilities
+	// catalog is what this worker knows of the destination's collections; it
+	// is forgotten after each barrier, since only DDL changes it.
+	catalog map[event.Namespace]targetInfo
+}
+
+// targetInfo is what writing needs to know of a collection.
+type targetInfo struct {
+	capped bool
+}
+
+func newTarget(client *mongo.Client, able abilities) *target {
+	return &target{client: client, able: able, catalog: map[event.Namespace]targetInfo{}}
+}
+
+// forget drops what is known of the destination's collections.
+func (t *target) forget() { clear(t.catalog) }
+
+// capped reports what ensure has found out.
+func (t *target) capped(ns event.Namespace) bool { return t.catalog[ns].capped }
+
+// ensure looks up every target of a batch that is not known yet, and creates
+// the missing ones where that is right: the source keeps no record of creations
+// (its events carry no UUID), or history is replayed that a later drop ends. It
+// runs outside of the batch's transaction, which may not create collections.
+func (t *target) ensure(ctx context.Context, changes []change, lenient bool) error {
+	for _, c := range changes {
+		if _, ok := t.catalog[c.target]; ok {
+			continue
+		}
+		listed, ok, err := lookup(ctx, t.client, c.target)
+		if err != nil {
+			return err
+		}
+		if ok && listed.View {
+			return fail(c, fmt.Errorf("target %s is a view in the destination", c.target))
+		}
+		if !ok {
+			if !lenient && !c.UUID.IsZero() {
+				return fail(c, fmt.Errorf("target %s does not exist in the destination: it was dropped there: hint: load the destination again", c.target))
+			}
+			if err := t.client.Database(c.target.DB).CreateCollection(ctx, c.target.Coll); err != nil && !hasCode(err, codeNamespaceExists) {
+				return fmt.Errorf("create collection ns=%s: %w", c.target, err)
+			}
+		}
+		t.catalog[c.target] = targetInfo{capped: listed.Capped()}
+	}
+	return nil
+}
+
+// write brings a plan's documents to their final states.
+func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, look bool) error {
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: mode}
+	w.builder = commandBuilder{coll: p.target.Coll, able: t.able}
+	groups := map[need][]*document{}
+	for _, d := range p.documents {
+		n := d.needs(look)
+		groups[n] = append(groups[n], d)
+	}
+	for _, d := range groups[needNothing] {
+		if err := w.add(d, d.resolve()); err != nil {
+			return err
+		}
+	}
+	if err := w.lookUp(groups[needID], true); err != nil {
+		return err
+	}
+	if err := w.lookUp(groups[needImage], false); err != nil {
+		return err
+	}
+	return w.flush()
+}
+
+// writer writes one plan.
+type writer struct {
+	ctx     context.Context //nolint:containedctx // A writer lives inside one call.
+	db      *mongo.Database
+	target  event.Namespace
+	mode    event.ApplyMode
+	builder commandBuilder
+}
+
+// lookUp reads what the destination holds of the documents and adds their
+// writes one by one, so that no more than a cursor's batch and a command's
+// worth of them is in memory.
+func (w *writer) lookUp(documents []*document, idsOnly bool) error {
+	if len(documents) == 0 {
+		return nil
+	}
+	ids := make([]bson.RawValue, len(documents))
+	byKey := make(map[string]*document, len(documents))
+	for i, d := range documents {
+		ids[i] = d.id
+		key, err := event.AppendIDKey(nil, d.id)
+		if err != nil {
+			return fail(d.last, err)
+		}
+		byKey[string(key)] = d
+	}
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, idsOnly))
+	if err != nil {
+		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	err = w.resolveHeld(cursor, byKey)
+	if err = errors.Join(err, cursor.Close(w.ctx)); err != nil {
+		return err
+	}
+	// What was not found, in the order of the events.
+	for _, d := range documents {
+		key, err := event.AppendIDKey(nil, d.id)
+		if err != nil {
+			return fail(d.last, err)
+		}
+		if _, missing := byKey[string(key)]; !missing {
+			continue
+		}
+		if err := w.addHeld(d, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolveHeld takes documents off byKey as the cursor brings them.
+func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) error {
+	var key []byte
+	for cursor.Next(w.ctx) {
+		held := cursor.Current
+		id, err := held.LookupErr("_id")
+		if err != nil {
+			return fmt.Errorf("look up documents ns=%s: a document without _id came back", w.target)
+		}
+		if key, err = event.AppendIDKey(key[:0], id); err != nil {
+			return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+		}
+		d, ok := byKey[string(key)]
+		if !ok {
+			return fmt.Errorf("look up documents ns=%s: a document came back that was not asked for (_id=%s)", w.target, idText(id))
+		}
+		delete(byKey, string(key))
+		if err := w.addHeld(d, held); err != nil {
+			return err
+		}
+	}
+	if err := cursor.Err(); err != nil {
+		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	return nil
+}
+
+func (w *writer) addHeld(d *document, held bson.Raw) error {
+	resolved, err := d.resolveHeld(held, w.mode)
+	if err != nil {
+		return err
+	}
+	return w.add(d, resolved)
+}
+
+func (w *writer) add(d *document, wr write) error {
+	if w.builder.full(len(wr.doc)) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if err := w.builder.add(wr); err != nil {
+		return fail(d.last, err)
+	}
+	return nil
+}
+
+// flush runs the commands so far.
+func (w *writer) flush() error {
+	for _, c := range w.builder.drain() {
+		if err := run(w.ctx, w.db, w.target, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run executes one write command and checks what it did.
+func run(ctx context.Context, db *mongo.Database, ns event.Namespace, c command) error {
+	answer, err := db.RunCommand(ctx, c.raw).Raw()
+	if err != nil {
+		return fmt.Errorf("write ns=%s: %w", ns, err)
+	}
+	if c.matches < 0 {
+		return nil
+	}
+	n, ok := answer.Lookup("n").AsInt64OK()
+	if !ok {
+		return fmt.Errorf("write ns=%s: the destination's answer has no count", ns)
+	}
+	if n != int64(c.matches) {
+		return fmt.Errorf("write ns=%s: %w: %d of %d found", ns, errHeldDiffers, n, c.matches)
+	}
+	return nil
+}
+
+// classify decides about errors of a batch.
+func classify(verdict func(error) retry.Verdict) func(error) retry.Verdict {
+	return func(err error) retry.Verdict {
+		var inEvent *eventError
+		switch {
+		case errors.As(err, &inEvent), errors.Is(err, errLost), errors.Is(err, errTooLarge):
+			return retry.Stop
+		case errors.Is(err, errHeldDiffers):
+			return retry.Other
+		}
+		return verdict(err)
+	}
+}
+
+// listedCollection is one entry of listCollections.
+type listedCollection struct {
+	View    bool
+	Options bson.Raw
+}
+
+// Capped reports whether the collection is capped.
+func (l *listedCollection) Capped() bool {
+	v, err := l.Options.LookupErr("capped")
+	if err != nil {
+		return false
+	}
+	capped, _ := v.BooleanOK()
+	return capped
+}
+
+// lookup asks the destination for one collection or view; ok is false when
+// there is none.
+func lookup(ctx context.Context, client *mongo.Client, ns event.Namespace) (listedCollection, bool, error) {
+	cursor, err := client.Database(ns.DB).ListCollections(ctx, bson.D{{Key: "name", Value: ns.Coll}}, options.ListCollections().SetBatchSize(2))
+	if err != nil {
+		return listedCollection{}, false, fmt.Errorf("look up collection ns=%s: %w", ns, err)
+	}
+	var list []struct {
+		Type    string   `bson:"type"`
+		Options bson.Raw `bson:"options"`
+	}
+	if err := cursor.All(ctx, &list); err != nil {
+		return listedCollection{}, false, fmt.Errorf("look up collection ns=%s: %w", ns, err)
+	}
+	if len(list) == 0 {
+		return listedCollection{Options: emptyDocument()}, false, nil
+	}
+	if list[0].Type == "timeseries" {
+		return listedCollection{}, false, fmt.Errorf("look up collection ns=%s: it is a time-series collection, which this version does not write: hint: exclude it", ns)
+	}
+	l := listedCollection{View: list[0].Type == "view", Options: list[0].Options}
+	if len(l.Options) == 0 {
+		l.Options = emptyDocument()
+	}
+	return l, true, nil
+}
+
+func emptyDocument() bson.Raw { return bson.Raw{5, 0, 0, 0, 0} }

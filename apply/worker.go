@@ -1,0 +1,371 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// lostPause is how long a worker that lost its partition waits before it claims
+// it again, if the group still says that it is the owner.
+const lostPause = 2 * time.Second
+
+// worker applies one partition for as long as this process owns it.
+type worker struct {
+	s         *Service
+	tp        topicPartition
+	id        partitionID
+	log       zerolog.Logger
+	held      offsetRecord
+	target    *target
+	committer *committer
+	// limit is how many events a batch may hold at present.
+	limit int
+	// stop is closed when the worker shall end after the batch in hand.
+	stop <-chan struct{}
+	q    *queue
+}
+
+// run applies the partition until stop closes, ctx ends or an event cannot be
+// applied. Losing the partition to a member that took it by mistake is not the
+// end: the group decides who owns it, and whoever claims last is the owner.
+func (w *worker) run(ctx context.Context) error {
+	phase := state.PhaseChanges
+	if w.tp.topic == w.s.topics.snapshot {
+		phase = state.PhaseSnapshot
+	}
+	for {
+		g, ok := w.s.phases.wait(ctx, w.stop, func(g *groupRecord) bool {
+			return g.Phase == phase && (phase == state.PhaseChanges || g.Prepared)
+		})
+		if !ok {
+			return nil
+		}
+		err := w.own(ctx, &g)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, errLost):
+			return err
+		}
+		w.s.metrics.lost.Inc()
+		w.log.Info().Err(err).Msg("partition was taken over")
+		if !w.pause(ctx, lostPause/2+rand.N(lostPause)) {
+			return nil
+		}
+	}
+}
+
+// own claims the partition and applies it.
+func (w *worker) own(ctx context.Context, g *groupRecord) error {
+	if err := w.claim(ctx, g); err != nil {
+		return err
+	}
+	if w.tp.topic == w.s.topics.snapshot && w.held.Loaded == g.Run {
+		w.s.poke()
+		return w.rest(ctx)
+	}
+	q, err := w.s.fetcher.open(ctx, w.tp, w.held.Offset)
+	if err != nil {
+		return err
+	}
+	w.q = q
+	w.committer = &committer{client: w.s.client, store: w.s.store, exact: w.s.able.transactions, policy: w.s.policy}
+	if err := w.committer.open(); err != nil {
+		return errors.Join(err, q.close(ctx))
+	}
+	defer w.committer.close(ctx)
+	w.target = newTarget(w.s.client, w.s.able)
+	w.s.progress.set(w.tp, &w.held)
+	defer w.s.progress.drop(w.tp)
+	apply := w.changes
+	if w.tp.topic == w.s.topics.snapshot {
+		apply = func(ctx context.Context, records []*kgo.Record) (bool, error) { return w.load(ctx, g.Run, records) }
+	}
+	return errors.Join(w.consume(ctx, apply), q.close(context.WithoutCancel(ctx)))
+}
+
+// consume hands records to apply in order until it says that it is done.
+func (w *worker) consume(ctx context.Context, apply func(context.Context, []*kgo.Record) (done bool, err error)) error {
+	for {
+		select {
+		case <-w.stop:
+			return nil
+		default:
+		}
+		records := w.q.take(w.s.cfg.BatchEvents, w.s.cfg.BatchBytes)
+		if len(records) == 0 {
+			select {
+			case <-w.q.ready:
+				continue
+			case <-w.stop:
+				return nil
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		done, err := apply(ctx, records)
+		if err != nil {
+			return err
+		}
+		if done {
+			return w.rest(ctx)
+		}
+	}
+}
+
+// claim raises the partition's epoch and learns where it stands.
+func (w *worker) claim(ctx context.Context, g *groupRecord) error {
+	first := offsetRecord{ID: w.id, Exact: w.s.able.transactions}
+	starts := g.ChangeOffsets
+	if w.tp.topic == w.s.topics.snapshot {
+		starts = g.SnapshotOffsets
+	} else {
+		first.CatchingUp = true
+	}
+	if int(w.tp.partition) >= len(starts) {
+		return fmt.Errorf("apply partition %s/%d: the topic has more partitions than the %d that run %s was made for: partition counts are fixed for the life of a topic: hint: use a new pipeline name",
+			w.tp.topic, w.tp.partition, len(starts), g.Run)
+	}
+	first.Offset = starts[w.tp.partition]
+	return w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
+		held, err := w.s.store.raise(ctx, first)
+		if err != nil {
+			return err
+		}
+		if !w.s.able.transactions || !held.Exact {
+			// What was delivered before may have been applied, and no later
+			// than now did it stand in the topic.
+			end, err := w.s.endOffset(ctx, w.tp)
+			if err != nil {
+				return err
+			}
+			held.Redelivered = max(held.Redelivered, end)
+		}
+		held.Exact = w.s.able.transactions
+		w.held = held
+		return nil
+	})
+}
+
+// rest waits for the end of ownership.
+func (w *worker) rest(ctx context.Context) error {
+	select {
+	case <-w.stop:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// pause waits for d and reports whether the worker goes on.
+func (w *worker) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.stop:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// endOffset returns the end of a partition, open transactions included.
+func (s *Service) endOffset(ctx context.Context, tp topicPartition) (int64, error) {
+	offsets, err := kadm.NewClient(s.fetcher.client).ListEndOffsets(ctx, tp.topic)
+	if err != nil {
+		return 0, fmt.Errorf("list end offsets topic=%s: %w", tp.topic, err)
+	}
+	o, ok := offsets.Lookup(tp.topic, tp.partition)
+	if !ok {
+		return 0, fmt.Errorf("list end offsets topic=%s: no partition %d", tp.topic, tp.partition)
+	}
+	if o.Err != nil {
+		return 0, fmt.Errorf("list end offsets partition=%s/%d: %w", tp.topic, tp.partition, o.Err)
+	}
+	return o.Offset, nil
+}
+
+// changes applies records of the change topic.
+func (w *worker) changes(ctx context.Context, records []*kgo.Record) (bool, error) {
+	seg := segment{next: w.held}
+	for _, r := range records {
+		e, err := w.s.codec.DecodeEvent(r.Value)
+		if err != nil {
+			return false, fmt.Errorf("decode change event partition=%s/%d offset=%d: %w", r.Topic, r.Partition, r.Offset, err)
+		}
+		if len(seg.changes) > 0 && seg.lenient != seg.next.lenient(r.Offset) {
+			if err := w.flush(ctx, &seg); err != nil {
+				return false, err
+			}
+		}
+		concerned := false
+		if e.Op.IsDDL() {
+			if concerned, err = concerns(w.s.cfg.Rules, &e); err != nil {
+				return false, err
+			}
+		}
+		if concerned {
+			if err := w.flush(ctx, &seg); err != nil {
+				return false, err
+			}
+			passed, err := w.barrier(ctx, &e, r)
+			if err != nil || !passed {
+				return !passed && err == nil, err
+			}
+			seg = segment{next: w.held}
+			seg.next.Offset, seg.next.Position = r.Offset+1, placeOf(e.Position)
+			continue
+		}
+		if err := w.collect(&seg, &e, r); err != nil {
+			return false, err
+		}
+	}
+	return false, w.flush(ctx, &seg)
+}
+
+// segment is a run of events that take effect together, or in halves.
+type segment struct {
+	changes []change
+	// ends[i] is the record after changes[i] and what follows it without
+	// effect, so that a part of the segment can be committed.
+	ends []offsetRecord
+	// next is the record after all of it.
+	next    offsetRecord
+	lenient bool
+	bytes   int64
+}
+
+// collect adds an event to the segment.
+func (w *worker) collect(seg *segment, e *event.Event, r *kgo.Record) error {
+	lenient := seg.next.lenient(r.Offset)
+	seg.bytes += recordBytes(r)
+	seg.next.Offset = r.Offset + 1
+	switch {
+	case e.Op == event.OpWatermark:
+		w.pass(seg, e)
+	case e.Op.IsData():
+		seg.next.Position = placeOf(e.Position)
+		if target, ok := w.s.cfg.Rules.Target(e.NS); ok {
+			seg.changes = append(seg.changes, change{Event: e, target: target, offset: r.Offset})
+			seg.ends = append(seg.ends, seg.next)
+			seg.lenient = lenient
+			return nil
+		}
+	case e.Op.IsDDL():
+		seg.next.Position = placeOf(e.Position)
+	default:
+		return fmt.Errorf("apply %s: this version does not know the operation", e)
+	}
+	if n := len(seg.ends); n > 0 {
+		seg.ends[n-1] = seg.next
+	}
+	return nil
+}
+
+// pass takes note of a watermark.
+func (w *worker) pass(seg *segment, e *event.Event) {
+	seg.next.Watermark, seg.next.Wall = e.Position.Time, e.WallTime
+	g, _, _ := w.s.phases.current()
+	if seg.next.CatchingUp && event.CompareTimes(e.Position.Time, g.ReadThrough) >= 0 {
+		seg.next.CatchingUp = false
+		w.log.Info().Msg("partition has caught up with its load")
+	}
+}
+
+// flush makes a segment take effect, in as many batches as it needs.
+func (w *worker) flush(ctx context.Context, seg *segment) error {
+	if seg.next.Offset == w.held.Offset {
+		return nil
+	}
+	if len(seg.changes) == 0 {
+		if err := w.committer.move(ctx, w.held, seg.next); err != nil {
+			return err
+		}
+		w.advance(seg.next)
+		*seg = segment{next: w.held}
+		return nil
+	}
+	for from := 0; from < len(seg.changes); {
+		n := min(max(w.limit, 1), len(seg.changes)-from)
+		err := w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.lenient)
+		if errors.Is(err, errTooLarge) && n > 1 {
+			w.limit = n / 2
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		from += n
+		w.limit = min(w.s.cfg.BatchEvents, w.limit+w.limit/8+1)
+	}
+	w.s.metrics.bytes.Add(float64(seg.bytes))
+	*seg = segment{next: w.held}
+	return nil
+}
+
+// commit makes one batch of changes take effect.
+func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord, lenient bool) error {
+	started := time.Now()
+	if err := w.ensure(ctx, changes, lenient); err != nil {
+		return err
+	}
+	plans, err := fold(changes, modeOf(lenient), w.target.capped)
+	if err != nil {
+		return err
+	}
+	b := &batch{held: w.held, next: next, divisible: len(changes) > 1}
+	b.write = func(ctx context.Context, look bool) error {
+		for _, p := range plans {
+			if err := w.target.write(ctx, p, modeOf(lenient), look || lenient); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if hasOrdered(plans) {
+		b.before = func(ctx context.Context) error { return w.target.writeOrdered(ctx, plans) }
+	}
+	if err := w.committer.commit(ctx, b); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		w.s.metrics.count(c.Op, 1)
+	}
+	w.s.progress.events.Add(int64(len(changes)))
+	w.s.metrics.batches.Inc()
+	w.s.metrics.batchTime.Observe(time.Since(started).Seconds())
+	w.advance(next)
+	return nil
+}
+
+// ensure has the target look up the collections of a batch.
+func (w *worker) ensure(ctx context.Context, changes []change, lenient bool) error {
+	return w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
+		return sanitize(w.target.ensure(ctx, changes, lenient))
+	})
+}
+
+// advance takes note of what was committed.
+func (w *worker) advance(next offsetRecord) {
+	w.held = next
+	w.s.progress.set(w.tp, &w.held)
+}
+
+func (w *worker) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,97 @@
+package capture
+
+import (
+	"sync/atomic"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+const (
+	// batchBytes and batchEntries end a batch: small enough that the stages
+	// work side by side, large enough that handing over costs nothing.
+	batchBytes   = 512 << 10
+	batchEntries = 1024
+	// keptBytes is the largest buffer that is used again.
+	keptBytes = 4 << 20
+)
+
+// batch is a run of entries and what becomes of them. One stage owns it at a
+// time; the last acknowledgement of its records gives it back.
+type batch struct {
+	// raw holds the entries one after another; ends are their ends.
+	raw  []byte
+	ends []int
+	// drained says that the source had nothing more after this batch.
+	drained bool
+	// cost is what it takes from the budget of bytes.
+	cost int64
+
+	// last is the position after the batch, entries counted that were not
+	// selected; events are counted once, whatever number of records.
+	last   event.Position
+	events int
+	// out holds keys and values of the records.
+	out     []byte
+	records []kgo.Record
+	routes  []recordRoute
+	// ddl are the DDL events, each before records[at].
+	ddl []ddlMark
+	err error
+	// done tells the producing stage that the batch is encoded.
+	done chan struct{}
+	// pending counts records that the broker has not acknowledged.
+	pending atomic.Int64
+	// promise is called by the Kafka client for each record.
+	promise func(*kgo.Record, error)
+}
+
+// recordRoute is what a change of the key class needs.
+type recordRoute struct {
+	uuid event.UUID
+	// prefix is the length of "db.coll|" in the record's key.
+	prefix int
+}
+
+// ddlMark is a DDL event before the record at that index.
+type ddlMark struct {
+	at    int
+	event event.Event
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
+
+// add copies an entry into the batch.
+func (b *batch) add(entry bson.Raw) {
+	b.raw = append(b.raw, entry...)
+	b.ends = append(b.ends, len(b.raw))
+}
+
+func (b *batch) len() int   { return len(b.ends) }
+func (b *batch) full() bool { return len(b.raw) >= batchBytes || len(b.ends) >= batchEntries }
+
+// entry returns the i-th entry.
+func (b *batch) entry(i int) bson.Raw {
+	start := 0
+	if i > 0 {
+		start = b.ends[i-1]
+	}
+	return bson.Raw(b.raw[start:b.ends[i]:b.ends[i]])
+}
+
+// reset makes the batch ready to be filled again. Large buffers are let go.
+func (b *batch) reset() {
+	if cap(b.raw) > keptBytes {
+		b.raw = nil
+	}
+	if cap(b.out) > keptBytes {
+		b.out = nil
+	}
+	clear(b.records)
+	clear(b.ddl)
+	b.raw, b.ends, b.out = b.raw[:0], b.ends[:0], b.out[:0]
+	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
+	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
+	b.promise = nil
+}

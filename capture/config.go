@@ -1,0 +1,138 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/tributarydb/tributary/internal/state"
+)
+
+// ModeOplog follows local.oplog.rs. ModeAuto chooses it wherever it can be
+// read, which is everywhere that this version supports.
+const (
+	ModeOplog = "oplog"
+	ModeAuto  = "auto"
+)
+
+// The defaults of a Config.
+const (
+	DefaultCommitInterval     = 100 * time.Millisecond
+	DefaultCommitEvents       = 10_000
+	DefaultQueueBytes         = 64 << 20
+	DefaultWorkers            = 2
+	DefaultWatermarkInterval  = time.Second
+	DefaultIdleInterval       = 5 * time.Second
+	DefaultTransactionTimeout = 15 * time.Second
+	DefaultSessionTimeout     = 10 * time.Second
+	DefaultDrainTimeout       = 10 * time.Second
+)
+
+// minQueueBytes lets at least one work batch of ordinary size through.
+const minQueueBytes = 1 << 20
+
+// Config configures a Service. Zero values take the defaults above.
+type Config struct {
+	// Pipeline names the pipeline; its topics derive from it.
+	Pipeline string
+	// Instance names this process among others of the service.
+	Instance string
+	Kafka    kafka.Config
+	// Topics are the settings that the pipeline's topics are created with and
+	// checked against.
+	Topics kafka.TopicSpec
+	Source mongodb.Options
+	// Select says which namespaces are captured; nil captures all.
+	Select *rules.Selection
+	// Mode is ModeOplog or ModeAuto.
+	Mode string
+	// CommitInterval and CommitEvents end a Kafka transaction, whichever comes
+	// first; whole oplog entries are kept together.
+	CommitInterval time.Duration
+	CommitEvents   int
+	// QueueBytes bounds the memory of entries and events under way.
+	QueueBytes int64
+	// Workers decode and encode in parallel.
+	Workers int
+	// WatermarkInterval is the least time between two watermarks. IdleInterval
+	// is the time after which the last watermark is repeated while nothing
+	// happens, which tells readers that capture is alive and the source idle.
+	WatermarkInterval, IdleInterval time.Duration
+	// TransactionTimeout is after which the broker ends an abandoned
+	// transaction. SessionTimeout is after which a silent active instance is
+	// replaced by a standby.
+	TransactionTimeout, SessionTimeout time.Duration
+	// DrainTimeout bounds how long a stop may take to commit what was read.
+	DrainTimeout time.Duration
+	// Retry bounds retries; its OnRetry is replaced by the service.
+	Retry retry.Policy
+	Log   zerolog.Logger
+	// Registerer takes the metrics; nil keeps them to oneself.
+	Registerer prometheus.Registerer
+	// Report publishes the status; nil drops it. The caller runs it.
+	Report *state.Reporter
+
+	// seams are faults that only tests can cause.
+	seams seams
+}
+
+// Validate reports every fault of the configuration at once.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if err := route.ValidateName("pipeline", c.Pipeline); err != nil {
+		faults = append(faults, err)
+	}
+	if c.Mode != "" && c.Mode != ModeOplog && c.Mode != ModeAuto {
+		fault("capture mode %q is not built: use %s or %s", c.Mode, ModeAuto, ModeOplog)
+	}
+	if c.QueueBytes != 0 && c.QueueBytes < minQueueBytes {
+		fault("queue of %d bytes is too small: give it at least %d", c.QueueBytes, minQueueBytes)
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"commit interval", c.CommitInterval}, {"watermark interval", c.WatermarkInterval},
+		{"idle interval", c.IdleInterval}, {"transaction timeout", c.TransactionTimeout},
+		{"session timeout", c.SessionTimeout}, {"drain timeout", c.DrainTimeout},
+	} {
+		if d.value < 0 {
+			fault("%s %s is negative", d.name, d.value)
+		}
+	}
+	if c.CommitEvents < 0 || c.Workers < 0 {
+		fault("commit events %d and workers %d must not be negative", c.CommitEvents, c.Workers)
+	}
+	if c.CommitInterval > 0 && c.TransactionTimeout > 0 && c.CommitInterval >= c.TransactionTimeout {
+		fault("commit interval %s must be shorter than the transaction timeout %s", c.CommitInterval, c.TransactionTimeout)
+	}
+	return errors.Join(faults...)
+}
+
+func (c *Config) setDefaults() {
+	c.CommitInterval = orDefault(c.CommitInterval, DefaultCommitInterval)
+	c.CommitEvents = orDefault(c.CommitEvents, DefaultCommitEvents)
+	c.QueueBytes = orDefault(c.QueueBytes, DefaultQueueBytes)
+	c.Workers = orDefault(c.Workers, DefaultWorkers)
+	c.WatermarkInterval = orDefault(c.WatermarkInterval, DefaultWatermarkInterval)
+	c.IdleInterval = orDefault(c.IdleInterval, DefaultIdleInterval)
+	c.TransactionTimeout = orDefault(c.TransactionTimeout, DefaultTransactionTimeout)
+	c.SessionTimeout = orDefault(c.SessionTimeout, DefaultSessionTimeout)
+	c.DrainTimeout = orDefault(c.DrainTimeout, DefaultDrainTimeout)
+}
+
+func orDefault[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}

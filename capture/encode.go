@@ -1,0 +1,120 @@
+package capture
+
+import (
+	"fmt"
+
+	"github.com/tributarydb/tributary/capture/oplog"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/wire"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// entryPosition returns the position of an oplog entry.
+func entryPosition(entry bson.Raw) (event.Position, error) {
+	p, err := oplog.EntryPosition(entry)
+	if err != nil {
+		return event.Position{}, &finalError{err}
+	}
+	return p, nil
+}
+
+// encoder turns the entries of a batch into records. It is owned by one
+// goroutine at a time.
+type encoder struct {
+	decoder    *oplog.Decoder
+	codec      *wire.Codec
+	topic      string
+	partitions int32
+	events     []event.Event
+}
+
+// encode fills the batch's records from its entries. An entry that is not
+// understood ends the batch before it and is a final error: it is never passed
+// over.
+func (e *encoder) encode(b *batch) error {
+	for i := range b.len() {
+		records, ddl := len(b.records), len(b.ddl)
+		if err := e.encodeEntry(b, b.entry(i)); err != nil {
+			b.records, b.routes, b.ddl = b.records[:records], b.routes[:records], b.ddl[:ddl]
+			return &finalError{err}
+		}
+	}
+	clear(e.events)
+	return nil
+}
+
+func (e *encoder) encodeEntry(b *batch, entry bson.Raw) error {
+	position, err := entryPosition(entry)
+	if err != nil {
+		return err
+	}
+	if e.events, err = e.decoder.Decode(entry, e.events[:0]); err != nil {
+		return err
+	}
+	for i := range e.events {
+		if err := e.append(b, &e.events[i]); err != nil {
+			return err
+		}
+		position.Index = max(position.Index, e.events[i].Position.Index)
+	}
+	b.events += len(e.events)
+	// A stand-in hands out late entries behind later ones.
+	if position.Compare(b.last) > 0 {
+		b.last = position
+	}
+	return nil
+}
+
+// append adds the records of one event: one in the partition of its key, or for
+// DDL one in every partition.
+func (e *encoder) append(b *batch, ev *event.Event) error {
+	ddl := ev.Op.IsDDL()
+	start := len(b.out)
+	var err error
+	class := route.ByDocument
+	if ddl {
+		class = route.ByNamespace
+	}
+	if b.out, err = route.AppendKey(b.out, ev.NS, ev.ID(), class); err != nil {
+		return fmt.Errorf("route %s: %w", ev, err)
+	}
+	middle := len(b.out)
+	if b.out, err = e.codec.AppendEvent(b.out, ev); err != nil {
+		return err
+	}
+	// The slices stay valid where out moves on to a larger array.
+	key, value := b.out[start:middle:middle], b.out[middle:len(b.out):len(b.out)]
+	if !ddl {
+		b.records = append(b.records, kgo.Record{
+			Topic: e.topic, Partition: route.Partition(key, e.partitions), Key: key, Value: value,
+		})
+		b.routes = append(b.routes, recordRoute{uuid: ev.UUID, prefix: len(ev.NS.DB) + len(ev.NS.Coll) + 2})
+		return nil
+	}
+	b.ddl = append(b.ddl, ddlMark{at: len(b.records), event: *ev})
+	for partition := range e.partitions {
+		b.records = append(b.records, kgo.Record{Topic: e.topic, Partition: partition, Key: key, Value: value})
+		b.routes = append(b.routes, recordRoute{})
+	}
+	return nil
+}
+
+// watermarkRecords returns one record for each partition.
+func (e *encoder) watermarkRecords(ev *event.Event) ([]*kgo.Record, error) {
+	value, err := e.codec.AppendEvent(nil, ev)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]*kgo.Record, e.partitions)
+	for partition := range records {
+		records[partition] = &kgo.Record{
+			Topic: e.topic, Partition: int32(partition), Key: []byte(watermarkKey), Value: value,
+		}
+	}
+	return records, nil
+}
+
+// watermarkKey is the record key of watermarks: of no namespace, of no _id.
+const watermarkKey = "|watermark"

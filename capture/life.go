@@ -1,0 +1,186 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tributarydb/tributary/capture/oplog"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/wire"
+	"golang.org/x/sync/errgroup"
+)
+
+// loadTimeout bounds reading the state topic; transactions that were open are
+// ended by then.
+const loadTimeout = time.Minute
+
+// errDrained ends what a stop could not commit in time.
+var errDrained = errors.New("stop took longer than the drain timeout")
+
+// life is one attempt: fence, load, resume, publish until the first error or
+// the end of ctx. A nil error means that ctx ended and everything read was
+// committed.
+func (s *Service) life(ctx context.Context, alive func()) error {
+	s.metrics.lives.Inc()
+	// The fence comes first: what is loaded afterwards no longer changes under
+	// another instance's hands.
+	producer, err := newProducer(ctx, &s.cfg, s.topics)
+	if err != nil {
+		return err
+	}
+	defer producer.close()
+	p, t, err := s.resume(ctx, producer)
+	if err != nil {
+		return err
+	}
+	defer t.close(context.WithoutCancel(ctx))
+	p.committed = func() {
+		alive()
+		s.cfg.Report.Set(state.StateRunning, "")
+		s.cfg.Report.Count("events", s.published+p.total)
+	}
+	defer func() { s.published += p.total }()
+	s.cfg.Log.Info().Stringer("position", p.position).Msg("capture follows the source")
+	return s.stream(ctx, p, t)
+}
+
+// resume finds out where to go on and opens the source there.
+func (s *Service) resume(ctx context.Context, producer *producer) (*publisher, tail, error) {
+	source, err := s.source.describe(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	loading, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	view, err := state.Load(loading, s.cfg.Kafka, s.topics.State)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := &publisher{
+		cfg: &s.cfg, metrics: s.metrics, producer: producer, source: source,
+		marks: watermarks{interval: s.cfg.WatermarkInterval, idle: s.cfg.IdleInterval},
+	}
+	if err := s.identify(p, view, source); err != nil {
+		return nil, nil, err
+	}
+	from, err := s.position(ctx, p, view)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, confirmed, err := s.source.open(ctx, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The index is what was published inside the entry at this time.
+	confirmed.Index = from.Index
+	p.position = confirmed
+	p.marks.pass(confirmed.Time)
+	return p, t, nil
+}
+
+// identify binds the pipeline to its source or refuses another one.
+func (s *Service) identify(p *publisher, view *state.View, source event.Source) error {
+	held, bound := view.Identity()
+	if bound {
+		if held.Deployment != source.Deployment {
+			return &finalError{fmt.Errorf("capture pipeline %s: %w: it follows deployment %s, the configured source is deployment %s: hint: give this source a pipeline name of its own",
+				s.cfg.Pipeline, ErrOtherSource, held.Deployment, source.Deployment)}
+		}
+		return nil
+	}
+	record, err := state.Record(s.topics.State, state.KeyIdentity(), state.Identity{
+		Deployment: source.Deployment, Mode: source.Mode, Created: time.Now().UTC(),
+	})
+	if err != nil {
+		return err
+	}
+	p.identity = record
+	return nil
+}
+
+// position returns where to go on: behind what is committed, or at the present
+// for a new pipeline.
+func (s *Service) position(ctx context.Context, p *publisher, view *state.View) (event.Position, error) {
+	held, ok := view.Position()
+	if !ok {
+		from, whole, err := s.source.start(ctx)
+		p.classes = newClasses(whole)
+		return from, err
+	}
+	if held.Partitions != p.producer.partitions {
+		return event.Position{}, &finalError{fmt.Errorf("capture pipeline %s: topic %s has %d partitions, but its events were placed over %d: "+
+			"the order of each document would break: hint: the partition count cannot change; start a new pipeline name with a full load",
+			s.cfg.Pipeline, s.topics.Changes, p.producer.partitions, held.Partitions)}
+	}
+	p.classes = newClasses(held.ByNamespace)
+	p.marks.last = held.Watermark
+	return held.PublishedThrough, nil
+}
+
+// stream runs the stages. Stop order: intake first, then what was read passes
+// through and is committed within the drain timeout, then the stages end; the
+// clients are closed by life.
+func (s *Service) stream(ctx context.Context, p *publisher, t tail) error {
+	encoders, err := s.encoders(p)
+	if err != nil {
+		return err
+	}
+	p.encoder = encoders[len(encoders)-1]
+	p.pipeline = newPipeline(t, s.cfg.QueueBytes, s.cfg.Workers, s.metrics)
+	work, endWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endWork(nil)
+	p.producer.expired = endWork
+	intake, endIntake := context.WithCancel(ctx)
+	defer endIntake()
+
+	var g errgroup.Group
+	p.pipeline.start(intake, work, &g, encoders[:s.cfg.Workers])
+	g.Go(func() error { // the drain timeout
+		select {
+		case <-work.Done():
+			return nil
+		case <-ctx.Done():
+		}
+		timer := time.NewTimer(s.cfg.DrainTimeout)
+		defer timer.Stop()
+		select {
+		case <-work.Done():
+		case <-timer.C:
+			endWork(errDrained)
+		}
+		return nil
+	})
+	err = p.run(work)
+	if errors.Is(err, errDrained) {
+		s.cfg.Log.Warn().Err(err).Msg("not everything that was read is committed; it is read again at the next start")
+	}
+	endIntake()
+	endWork(nil)
+	s.metrics.queueBytes.Set(0)
+	if stopped := g.Wait(); err == nil {
+		err = stopped
+	}
+	if err == nil {
+		err = p.pipeline.readErr
+	}
+	return err
+}
+
+// encoders returns one encoder for each worker and one for the publisher.
+func (s *Service) encoders(p *publisher) ([]*encoder, error) {
+	codec, err := wire.NewCodec()
+	if err != nil {
+		return nil, &finalError{err}
+	}
+	encoders := make([]*encoder, s.cfg.Workers+1)
+	for i := range encoders {
+		encoders[i] = &encoder{
+			decoder: &oplog.Decoder{Source: p.source, Select: s.cfg.Select.Match},
+			codec:   codec, topic: s.topics.Changes, partitions: p.producer.partitions,
+		}
+	}
+	return encoders, nil
+}

@@ -1,0 +1,47 @@
+package capture
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the numbers of one service.
+type metrics struct {
+	entries      prometheus.Counter
+	events       prometheus.Counter
+	bytes        prometheus.Counter
+	transactions prometheus.Counter
+	watermarks   prometheus.Counter
+	lives        prometheus.Counter
+	queueBytes   prometheus.Gauge
+	lag          prometheus.Gauge
+	active       prometheus.Gauge
+	commit       prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	const namespace, subsystem = "tributary", "capture"
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
+	}
+	m := &metrics{
+		entries:      counter("entries_total", "Oplog entries passed, selected or not."),
+		events:       counter("events_total", "Change events committed."),
+		bytes:        counter("entry_bytes_total", "Bytes of oplog entries passed."),
+		transactions: counter("transactions_total", "Kafka transactions committed."),
+		watermarks:   counter("watermarks_total", "Watermarks committed."),
+		lives:        counter("lives_total", "Times that capture began at its committed position."),
+		queueBytes:   gauge("queue_bytes", "Bytes of entries and events under way."),
+		lag:          gauge("lag_seconds", "Age of the last entry passed, 0 when nothing is waiting."),
+		active:       gauge("active", "1 while this instance is the active capture, 0 while it stands by."),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "commit_seconds",
+			Help: "Time to flush and commit a Kafka transaction.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
+			m.queueBytes, m.lag, m.active, m.commit)
+	}
+	return m
+}

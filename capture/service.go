@@ -1,0 +1,231 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"golang.org/x/sync/errgroup"
+)
+
+// disconnectTimeout bounds the goodbye to the source.
+const disconnectTimeout = 5 * time.Second
+
+// seams are the places where a test takes the part of the outside world.
+type seams struct {
+	// source replaces the MongoDB deployment.
+	source entrySource
+	// producer is given the Kafka client of each life.
+	producer func(*kgo.Client)
+}
+
+// Service is one capture process: active or standing by.
+type Service struct {
+	cfg     Config
+	topics  route.Topics
+	metrics *metrics
+	source  entrySource
+	// published counts the events of ended lives.
+	published int64
+}
+
+// New checks the configuration; nothing is connected yet.
+func New(cfg Config) (*Service, error) {
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure capture: %w", err)
+	}
+	return &Service{
+		cfg: cfg, topics: route.TopicsOf(cfg.Pipeline), metrics: newMetrics(cfg.Registerer), source: cfg.seams.source,
+	}, nil
+}
+
+// Run captures until ctx ends (nil, after committing what was read, within the
+// drain timeout) or until an error that retrying does not heal. While another
+// instance is active it stands by. It returns after everything it started has
+// stopped and may be called once.
+func (s *Service) Run(ctx context.Context) error {
+	err := s.run(ctx)
+	switch {
+	case err == nil, ctx.Err() != nil && errors.Is(err, context.Canceled):
+		s.cfg.Report.Set(state.StateFinished, "stopped")
+		return nil
+	case errors.Is(err, ErrHistoryLost):
+		s.cfg.Report.Set(state.StateHistoryLost, err.Error())
+	default:
+		s.cfg.Report.Set(state.StateFailed, err.Error())
+	}
+	return err
+}
+
+func (s *Service) run(ctx context.Context) error {
+	s.cfg.Report.Set(state.StateStarting, "")
+	if s.source == nil {
+		client, err := mongodb.Connect(ctx, s.cfg.Source)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectTimeout)
+			defer cancel()
+			if err := client.Disconnect(end); err != nil {
+				s.cfg.Log.Debug().Err(err).Msg("source was not told goodbye")
+			}
+		}()
+		if err := s.check(ctx, client); err != nil {
+			return err
+		}
+	}
+	if err := s.ensureTopics(ctx); err != nil {
+		return err
+	}
+	return s.lead(ctx)
+}
+
+// check looks at the source once before anything is created for it.
+func (s *Service) check(ctx context.Context, client *mongo.Client) error {
+	source := &mongoSource{client: client, keep: s.cfg.Select.Match}
+	s.source = source
+	_, err := source.describe(ctx)
+	return err
+}
+
+func (s *Service) ensureTopics(ctx context.Context) error {
+	client, err := kafka.NewClient(s.cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return kafka.EnsureTopics(ctx, client, s.topics, s.cfg.Topics)
+}
+
+// lead takes part in the election and serves its tenures.
+func (s *Service) lead(ctx context.Context) error {
+	e, err := newElection(s.cfg.Kafka, route.CaptureGroup(s.cfg.Pipeline), s.topics.Control, s.cfg.SessionTimeout, s.cfg.DrainTimeout)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	outage := &outage{window: s.cfg.Retry.Connection, report: s.cfg.Report}
+	g.Go(func() error { return e.watch(ctx, outage.failed) })
+	g.Go(func() error {
+		// Closing leaves the group, which calls back into the election: it
+		// must not wait for a tenure that nobody serves any more.
+		defer e.close()
+		for {
+			s.standBy()
+			select {
+			case t := <-e.tenures:
+				outage.over()
+				err := s.serve(ctx, t)
+				close(t.done)
+				if err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return g.Wait()
+}
+
+func (s *Service) standBy() {
+	s.metrics.active.Set(0)
+	s.cfg.Report.Set(state.StateStarting, "standby: waiting to become the active capture of the pipeline")
+}
+
+// serve captures for the length of a tenure. Nil means that the tenure is over.
+func (s *Service) serve(ctx context.Context, t *tenure) error {
+	s.metrics.active.Set(1)
+	s.cfg.Report.Set(state.StateStarting, "resuming from the committed position")
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
+	g.Go(func() error {
+		select {
+		case <-t.ended:
+			s.cfg.Log.Info().Msg("another capture becomes the active one")
+			cancel()
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	policy := s.cfg.Retry
+	policy.OnRetry = s.retrying
+	err := policy.Loop(ctx, classify, func(ctx context.Context, alive func()) error {
+		err := s.life(ctx, alive)
+		if errors.Is(err, errFenced) {
+			s.pause(ctx)
+		}
+		return err
+	})
+	ended := ctx.Err() != nil
+	cancel()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if ended {
+		return nil
+	}
+	return err
+}
+
+// pause gives the election time to notice that another instance is active, so
+// that two of them do not fence each other in turns.
+func (s *Service) pause(ctx context.Context) {
+	s.metrics.active.Set(0)
+	s.cfg.Log.Warn().Err(errFenced).Msg("producer was fenced")
+	s.cfg.Report.Set(state.StateStarting, "standby: "+errFenced.Error())
+	timer := time.NewTimer(s.cfg.SessionTimeout / 2)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		s.metrics.active.Set(1)
+	case <-ctx.Done():
+	}
+}
+
+func (s *Service) retrying(a retry.Attempt) {
+	s.cfg.Log.Warn().Err(a.Err).Time("until", a.Until).Dur("wait", a.Wait).Msg("capture begins again at its committed position")
+	s.cfg.Report.Retrying(a.Since, a.Until, a.Err.Error())
+}
+
+// outage bounds how long the group may be out of reach: the client itself tries
+// for ever.
+type outage struct {
+	window time.Duration
+	report *state.Reporter
+	mu     sync.Mutex
+	since  time.Time
+}
+
+// failed notes a failure and returns it once the window is over.
+func (o *outage) failed(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if o.since.IsZero() {
+		o.since = now
+	}
+	until := o.since.Add(o.window)
+	if !now.Before(until) {
+		return fmt.Errorf("give up after %s of failures: %w", now.Sub(o.since).Round(time.Second), err)
+	}
+	o.report.Retrying(o.since, until, err.Error())
+	return nil
+}
+
+func (o *outage) over() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.since = time.Time{}
+}

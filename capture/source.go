@@ -1,0 +1,197 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+)
+
+// awaitTime is how long the server holds a request for new entries open.
+const awaitTime = time.Second
+
+// entrySource is where entries come from: a MongoDB deployment, or a script of
+// a test.
+type entrySource interface {
+	// describe says what the deployment is, asked anew each time.
+	describe(ctx context.Context) (event.Source, error)
+	// start returns the position at which a new pipeline begins: everything up
+	// to it is committed and left to the full load. It also returns the
+	// collections that exist and are ordered as a whole.
+	start(ctx context.Context) (event.Position, []event.UUID, error)
+	// open returns a tail that continues behind from, and from itself as the
+	// source holds it (with its term). It returns an ErrHistoryLost if the
+	// entry at from is not there.
+	open(ctx context.Context, from event.Position) (tail, event.Position, error)
+}
+
+// tail follows the entries behind a position.
+type tail interface {
+	// fetch appends entries to b, at least one unless drained: then every
+	// entry that was committed when fetch was called has been handed out
+	// before. It blocks for the server's await time at most and may be called
+	// from one goroutine at a time. After an error the tail is of no use.
+	fetch(ctx context.Context, b *batch) (drained bool, err error)
+	// close gives the server's resources back.
+	close(ctx context.Context)
+}
+
+// mongoSource reads the oplog of a MongoDB deployment.
+type mongoSource struct {
+	client *mongo.Client
+	keep   func(db, coll string) bool
+	// standin says that the server keeps entries in another order than their
+	// cluster times; see standinTail. It is set by describe.
+	standin bool
+}
+
+func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
+	d, err := mongodb.Describe(ctx, s.client)
+	if err != nil {
+		return event.Source{}, &sourceError{err}
+	}
+	if err := d.CheckSource(); err != nil {
+		return event.Source{}, &sourceError{err}
+	}
+	s.standin = d.Standin
+	return event.Source{Deployment: d.ID, Mode: ModeOplog, ServerVersion: d.Version}, nil
+}
+
+func (s *mongoSource) start(ctx context.Context) (event.Position, []event.UUID, error) {
+	t, err := mongodb.MajorityTime(ctx, s.client)
+	if err != nil {
+		return event.Position{}, nil, &sourceError{err}
+	}
+	// What is created after t announces itself by its create event.
+	collections, err := mongodb.ListCollections(ctx, s.client, s.keep)
+	if err != nil {
+		return event.Position{}, nil, &sourceError{err}
+	}
+	var whole []event.UUID
+	for _, c := range collections {
+		if !c.UUID.IsZero() && orderedAsWhole(c.Options) {
+			whole = append(whole, c.UUID)
+		}
+	}
+	return event.Position{Time: t}, whole, nil
+}
+
+func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, event.Position, error) {
+	if s.standin {
+		return openStandinTail(ctx, s.oplog(), from)
+	}
+	return s.openOplog(ctx, from)
+}
+
+// oplog reads at the primary: only there is what an idle cursor has seen not
+// older than what was read before a failover.
+func (s *mongoSource) oplog() *mongo.Collection {
+	return s.client.Database("local").Collection("oplog.rs",
+		options.Collection().SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary()))
+}
+
+// openOplog opens a tailing cursor at the position. The first entry must be the
+// position itself, ts and term: anything else means that the oplog was rolled
+// over, or that this is another history.
+func (s *mongoSource) openOplog(ctx context.Context, from event.Position) (tail, event.Position, error) {
+	cursor, err := s.oplog().Find(ctx, bson.D{{Key: "ts", Value: bson.D{{Key: "$gte", Value: from.Time}}}},
+		options.Find().SetCursorType(options.TailableAwait).SetNoCursorTimeout(true).SetMaxAwaitTime(awaitTime))
+	if err != nil {
+		return nil, from, &sourceError{fmt.Errorf("open oplog position=%s: %w", from, err)}
+	}
+	t := &oplogTail{cursor: cursor}
+	held, err := t.first(ctx)
+	switch {
+	case err == nil && held.Time == from.Time && (from.Term == 0 || held.Term == from.Term):
+		return t, held, nil
+	case err == nil:
+		err = s.lost(ctx, from, held)
+	}
+	t.close(context.WithoutCancel(ctx))
+	return nil, from, err
+}
+
+// lost describes the gap between the position and the entry that was found in
+// its place.
+func (s *mongoSource) lost(ctx context.Context, from, found event.Position) error {
+	oldest, err := s.oldest(ctx)
+	if err != nil {
+		return err
+	}
+	return historyLost(from, fmt.Sprintf("the source's oplog has %s in its place and begins at %s", found, oldest))
+}
+
+// historyLost names the gap and the remedy.
+func historyLost(from event.Position, what string) error {
+	return &finalError{fmt.Errorf("resume capture at position=%s (%s): %w: %s: hint: the changes in between are gone; "+
+		"start a new pipeline name with a full load, and give the source a larger oplog (replSetResizeOplog)",
+		from, time.Unix(int64(from.Time.T), 0).UTC().Format(time.RFC3339), ErrHistoryLost, what)}
+}
+
+// oldest returns the position of the oplog's first entry.
+func (s *mongoSource) oldest(ctx context.Context) (event.Position, error) {
+	raw, err := s.oplog().FindOne(ctx, bson.D{}, options.FindOne().SetSort(bson.D{{Key: "$natural", Value: 1}})).Raw()
+	if err != nil {
+		return event.Position{}, &sourceError{fmt.Errorf("read oldest oplog entry: %w", err)}
+	}
+	return entryPosition(raw)
+}
+
+// oplogTail is a tailing cursor on a real oplog, whose natural order is that of
+// cluster times and which shows an entry only once all before it are there.
+type oplogTail struct{ cursor *mongo.Cursor }
+
+// first waits for the first entry.
+func (t *oplogTail) first(ctx context.Context) (event.Position, error) {
+	if !t.cursor.TryNext(ctx) {
+		if err := t.failure(); err != nil {
+			return event.Position{}, err
+		}
+		// Right after an election the majority point may be behind for a
+		// moment; a deployment restored from a backup stays behind.
+		return event.Position{}, &transientError{errors.New("open oplog: the source has no entry at or after the position: hint: if it was restored from a backup, start a new pipeline name with a full load")}
+	}
+	return entryPosition(t.cursor.Current)
+}
+
+func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err error) {
+	for !b.full() {
+		if t.cursor.RemainingBatchLength() == 0 && b.len() > 0 {
+			return false, nil // hand over before waiting for the server
+		}
+		if !t.cursor.TryNext(ctx) {
+			return true, t.failure()
+		}
+		b.add(t.cursor.Current)
+	}
+	return false, nil
+}
+
+// failure is why TryNext returned nothing, or nil where there was nothing.
+func (t *oplogTail) failure() error {
+	if err := t.cursor.Err(); err != nil {
+		return &sourceError{fmt.Errorf("read oplog: %w", err)}
+	}
+	if t.cursor.ID() == 0 {
+		return &transientError{errors.New("read oplog: the server closed the cursor")}
+	}
+	return nil
+}
+
+func (t *oplogTail) close(ctx context.Context) { closeCursor(ctx, t.cursor) }
+
+// closeCursor ignores the server's answer: a cursor that cannot be closed is
+// gone with its connection or its session.
+func closeCursor(ctx context.Context, cursor *mongo.Cursor) {
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	_ = cursor.Close(ctx)
+}

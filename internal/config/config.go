@@ -1,0 +1,172 @@
+package config
+
+import (
+	"time"
+
+	"github.com/tributarydb/tributary/internal/retry"
+)
+
+// Config describes a pipeline. Load returns it complete: with defaults, checked,
+// references resolved. It holds secrets: never write it anywhere.
+type Config struct {
+	// Name is the pipeline's name; its topics and groups derive from it.
+	Name string `yaml:"name"`
+	// Labels are added to every metric.
+	Labels       map[string]string `yaml:"labels"`
+	Source       Source            `yaml:"source"`
+	Kafka        Kafka             `yaml:"kafka"`
+	Select       Select            `yaml:"select"`
+	Capture      Capture           `yaml:"capture"`
+	Snapshot     Snapshot          `yaml:"snapshot"`
+	Destinations []Destination     `yaml:"destinations"`
+	Retry        Retry             `yaml:"retry"`
+	HTTP         HTTP              `yaml:"http"`
+	Log          Log               `yaml:"log"`
+}
+
+// Source is the deployment to follow.
+type Source struct {
+	// URI is a MongoDB connection string; a secret.
+	URI string `yaml:"uri"`
+	// Mode is "auto" or "oplog".
+	Mode string `yaml:"mode"`
+}
+
+// Kafka says how to reach the brokers and what the topics look like.
+type Kafka struct {
+	// Brokers are host:port.
+	Brokers           []string `yaml:"brokers"`
+	ReplicationFactor int      `yaml:"replication_factor"`
+	MinInsyncReplicas int      `yaml:"min_insync_replicas"`
+	// Partitions is the change topic's count, fixed for its life.
+	Partitions         int `yaml:"partitions"`
+	SnapshotPartitions int `yaml:"snapshot_partitions"`
+	// Retention is how long changes stay readable.
+	Retention time.Duration `yaml:"retention"`
+	TLS       TLS           `yaml:"tls"`
+	SASL      SASL          `yaml:"sasl"`
+}
+
+// TLS of the connections to Kafka. Paths are relative to the file's directory.
+type TLS struct {
+	Enabled    bool   `yaml:"enabled"`
+	CAFile     string `yaml:"ca_file"`
+	CertFile   string `yaml:"cert_file"`
+	KeyFile    string `yaml:"key_file"`
+	ServerName string `yaml:"server_name"`
+}
+
+// SASL authenticates to Kafka. An empty mechanism means none.
+type SASL struct {
+	// Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+	Mechanism string `yaml:"mechanism"`
+	Username  string `yaml:"username"`
+	Password  string `yaml:"password"`
+}
+
+// Select names what is included and excluded; see rules.CompileSelection.
+type Select struct {
+	Include []string `yaml:"include"`
+	Exclude []string `yaml:"exclude"`
+}
+
+// Capture tunes the capture service.
+type Capture struct {
+	CommitInterval time.Duration `yaml:"commit_interval"`
+	CommitEvents   int           `yaml:"commit_events"`
+	Queue          Bytes         `yaml:"queue"`
+}
+
+// Snapshot tunes the snapshot service.
+type Snapshot struct {
+	// Batch is the size of one record's documents.
+	Batch   Bytes `yaml:"batch"`
+	Workers int   `yaml:"workers"`
+	// Chunk and ChunkDocuments are the aimed size of a work item, whichever is
+	// reached first.
+	Chunk          Bytes `yaml:"chunk"`
+	ChunkDocuments int   `yaml:"chunk_documents"`
+}
+
+// Destination is a deployment to write to.
+type Destination struct {
+	Name string `yaml:"name"`
+	// URI is a MongoDB connection string; a secret.
+	URI string `yaml:"uri"`
+	// Select narrows the pipeline's selection.
+	Select Select `yaml:"select"`
+	Rename Rename `yaml:"rename"`
+	// ExactlyOnce is "auto", "on" or "off".
+	ExactlyOnce    string `yaml:"exactly_once"`
+	BatchDocuments int    `yaml:"batch_documents"`
+	BatchBytes     Bytes  `yaml:"batch_bytes"`
+	Queue          Bytes  `yaml:"queue"`
+}
+
+// Rename maps names of the source to names of the destination.
+type Rename struct {
+	Databases map[string]string `yaml:"databases"`
+}
+
+// Retry bounds how long failures may follow one another.
+type Retry struct {
+	Connection time.Duration `yaml:"connection"`
+	Other      time.Duration `yaml:"other"`
+}
+
+// HTTP is where a service answers /metrics, /healthz, /readyz and /status.
+type HTTP struct {
+	// Address is host:port; "off" for no server.
+	Address string `yaml:"address"`
+}
+
+// Log says how the log looks.
+type Log struct {
+	// Level is trace, debug, info, warn or error.
+	Level string `yaml:"level"`
+	// Format is json or console.
+	Format string `yaml:"format"`
+}
+
+// Bytes is a size; in the file a number or one with a unit, as 64MiB.
+type Bytes int64
+
+// Values of the configuration that code compares with.
+const (
+	ModeAuto   = "auto"
+	ModeOplog  = "oplog"
+	AddressOff = "off"
+
+	MechanismPlain    = "PLAIN"
+	MechanismScram256 = "SCRAM-SHA-256"
+	MechanismScram512 = "SCRAM-SHA-512"
+
+	FormatJSON    = "json"
+	FormatConsole = "console"
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// defaults returns what holds where the file says nothing.
+func defaults() Config {
+	return Config{
+		Source: Source{Mode: ModeAuto},
+		Kafka: Kafka{
+			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, Retention: 7 * 24 * time.Hour,
+		},
+		Capture:  Capture{CommitInterval: 100 * time.Millisecond, CommitEvents: 10_000, Queue: 64 * mib},
+		Snapshot: Snapshot{Batch: mib, Workers: 4, Chunk: 64 * mib, ChunkDocuments: 500_000},
+		Retry:    Retry{Connection: retry.DefaultConnection, Other: retry.DefaultOther},
+		HTTP:     HTTP{Address: "127.0.0.1:9600"},
+		Log:      Log{Level: "info", Format: FormatConsole},
+	}
+}
+
+// setDefaults makes Destination an element with defaults of its own.
+func (d *Destination) setDefaults() {
+	*d = Destination{ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib}
+}

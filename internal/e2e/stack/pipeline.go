@@ -1,0 +1,64 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Pipeline is what a configuration file says of a pipeline on one broker.
+type Pipeline struct {
+	Name         string
+	Brokers      []string
+	Source       string
+	Destinations []Destination
+	// Partitions of the change and the snapshot topic; 0 leaves the defaults.
+	Partitions int
+	// LogLevel is "info" if empty.
+	LogLevel string
+}
+
+// Destination is one destination of a pipeline.
+type Destination struct {
+	Name string
+	URI  string
+	// Databases are renamed: the source's name to the destination's.
+	Databases map[string]string
+}
+
+// Write writes the configuration file.
+func (p Pipeline) Write(path string) error {
+	destinations := make([]any, 0, len(p.Destinations))
+	for _, d := range p.Destinations {
+		entry := yaml.MapSlice{{Key: "name", Value: d.Name}, {Key: "uri", Value: d.URI}}
+		if len(d.Databases) > 0 {
+			entry = append(entry, yaml.MapItem{Key: "rename", Value: map[string]any{"databases": d.Databases}})
+		}
+		destinations = append(destinations, entry)
+	}
+	kafka := yaml.MapSlice{
+		{Key: "brokers", Value: p.Brokers}, {Key: "replication_factor", Value: 1}, {Key: "min_insync_replicas", Value: 1},
+	}
+	if p.Partitions > 0 {
+		kafka = append(kafka, yaml.MapItem{Key: "partitions", Value: p.Partitions}, yaml.MapItem{Key: "snapshot_partitions", Value: p.Partitions})
+	}
+	level := p.LogLevel
+	if level == "" {
+		level = "info"
+	}
+	text, err := yaml.Marshal(yaml.MapSlice{
+		{Key: "name", Value: p.Name},
+		{Key: "source", Value: map[string]string{"uri": p.Source}},
+		{Key: "kafka", Value: kafka},
+		{Key: "destinations", Value: destinations},
+		{Key: "log", Value: map[string]string{"level": level}},
+	})
+	if err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,9 @@
+package state
+
+import (
+	"testing"
+
+	"github.com/tributarydb/tributary/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }

@@ -1,0 +1,273 @@
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/tributarydb/tributary/internal/testenv/engine"
+)
+
+// MongoS is the name of the engine that sharded deployments need beside MongoD.
+const MongoS = "mongos"
+
+// embeddedServer is the name of the one server in a stand-in's process.
+const embeddedServer = "server"
+
+// Option changes a deployment. The stand-in knows none but Fresh.
+type Option func(*deploymentConfig)
+
+// Fresh asks for a deployment that no other test had or will have: for tests
+// that damage it, or that look at all of its oplog. A deployment whose servers a
+// test kills or freezes need not be fresh: it is not handed on.
+func Fresh() Option { return func(c *deploymentConfig) { c.fresh = true } }
+
+// Members asks for a replica set of n members; one is the default.
+func Members(n int) Option { return func(c *deploymentConfig) { c.members = n } }
+
+// OplogMB asks for an oplog of that size in MiB.
+func OplogMB(n int) Option { return func(c *deploymentConfig) { c.oplogMB = n } }
+
+// Auth asks for authentication; the deployment's URI has the credentials of
+// a user with every right.
+func Auth() Option { return func(c *deploymentConfig) { c.auth = true } }
+
+// Args adds to the command line of every mongod.
+func Args(args ...string) Option {
+	return func(c *deploymentConfig) { c.args = append(c.args, args...) }
+}
+
+// deploymentConfig is what a test asked for.
+type deploymentConfig struct {
+	engine  string
+	fresh   bool
+	members int
+	oplogMB int
+	auth    bool
+	args    []string
+}
+
+// key is equal for deployments that can stand in for each other.
+func (c deploymentConfig) key() string {
+	return fmt.Sprintf("%s/%d/%d/%t/%s", c.engine, c.members, c.oplogMB, c.auth, strings.Join(c.args, " "))
+}
+
+// deployment is running servers.
+type deployment struct {
+	cfg deploymentConfig
+	uri string
+	// One of them is set.
+	set      *engine.ReplicaSet
+	embedded *engine.Embedded
+	// touched says that a test has signalled the servers.
+	touched bool
+}
+
+// Mongo is a MongoDB deployment in the hands of one test.
+type Mongo struct {
+	// URI leads to the primary.
+	URI string
+	// Client is connected with that URI, majority write concern and no retries,
+	// and disconnected when the test ends.
+	Client *mongo.Client
+	// Engine is Embedded or MongoD.
+	Engine string
+	// Version is the server's.
+	Version string
+
+	d *deployment
+}
+
+// NewSource gives the test a deployment with an oplog. It is empty: no database
+// but the server's own.
+func (m MongoDB) NewSource(t testing.TB, opts ...Option) *Mongo {
+	t.Helper()
+	return environmentOf(t).newMongo(t, m.MongoEngine, opts)
+}
+
+// NewDestination gives the test an empty deployment.
+func (m MongoDB) NewDestination(t testing.TB, opts ...Option) *Mongo {
+	t.Helper()
+	return environmentOf(t).newMongo(t, m.MongoEngine, opts)
+}
+
+// newMongo takes a deployment from the idle ones or starts one.
+func (e *environment) newMongo(t testing.TB, name string, opts []Option) *Mongo {
+	t.Helper()
+	cfg := deploymentConfig{engine: name, members: 1, oplogMB: 256}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	d := e.take(cfg)
+	if d == nil {
+		d = e.start(t, cfg)
+	}
+	t.Cleanup(func() { e.giveBack(t, d) })
+	client, err := connect(d.uri)
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := client.Disconnect(context.Background()); err != nil {
+			t.Errorf("testenv: disconnect: %v", err)
+		}
+	})
+	var info struct {
+		Version string `bson:"version"`
+	}
+	if err := client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "buildInfo", Value: 1}}).Decode(&info); err != nil {
+		t.Fatalf("testenv: ask for server version: %v", err)
+	}
+	return &Mongo{URI: d.uri, Client: client, Engine: name, Version: info.Version, d: d}
+}
+
+// connect makes the client that tests use. It retries nothing, so that a test
+// sees what happens.
+func connect(uri string) (*mongo.Client, error) {
+	opts := options.Client().ApplyURI(uri).SetAppName("testenv").
+		SetRetryReads(false).SetRetryWrites(false).SetServerSelectionTimeout(30 * time.Second)
+	client, err := mongo.Connect(opts)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return client, nil
+}
+
+// take returns an idle deployment with that configuration, or nil.
+func (e *environment) take(cfg deploymentConfig) *deployment {
+	if cfg.fresh {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	idle := e.idle[cfg.key()]
+	if len(idle) == 0 {
+		return nil
+	}
+	d := idle[len(idle)-1]
+	e.idle[cfg.key()] = idle[:len(idle)-1]
+	return d
+}
+
+// start starts a deployment.
+func (e *environment) start(t testing.TB, cfg deploymentConfig) *deployment {
+	t.Helper()
+	ctx, cancel := starting()
+	defer cancel()
+	d := &deployment{cfg: cfg}
+	var err error
+	if cfg.engine == Embedded {
+		d.embedded, err = engine.StartEmbedded(ctx, engine.EmbeddedConfig{
+			Dir: e.newDir(t, "embedded"), Servers: []string{embeddedServer},
+		})
+		if err == nil {
+			d.uri = d.embedded.MongoDB[embeddedServer]
+		}
+	} else {
+		e.require(t, MongoD)
+		var path string
+		if path, err = engine.FindMongoD(); err == nil {
+			d.set, err = engine.StartReplicaSet(ctx, engine.ReplicaSetConfig{
+				MongoD: path, Dir: e.newDir(t, "mongod"), Members: cfg.members,
+				OplogMB: cfg.oplogMB, Auth: cfg.auth, Args: cfg.args,
+			})
+		}
+		if err == nil {
+			d.uri = d.set.URI
+		}
+	}
+	if err != nil {
+		t.Fatalf("testenv: start %s: %v", cfg.engine, err)
+	}
+	return d
+}
+
+// giveBack makes a deployment ready for its next test, or stops one that cannot
+// be.
+func (e *environment) giveBack(t testing.TB, d *deployment) {
+	t.Helper()
+	// A new stand-in is cheaper than an emptied one, and its oplog is empty.
+	reusable := !d.cfg.fresh && !d.touched && !t.Failed() && d.set != nil
+	if reusable {
+		if err := empty(d.uri); err != nil {
+			t.Logf("testenv: stop a deployment that cannot be emptied: %v", err)
+			reusable = false
+		}
+	}
+	if !reusable {
+		if err := d.stop(); err != nil {
+			t.Errorf("testenv: stop %s: %v", d.cfg.engine, err)
+		}
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.idle[d.cfg.key()] = append(e.idle[d.cfg.key()], d)
+}
+
+// empty drops every database that is not the server's own.
+func empty(uri string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := connect(uri)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Disconnect(context.WithoutCancel(ctx))) }()
+	names, err := client.ListDatabaseNames(ctx, bson.D{})
+	if err != nil {
+		return fmt.Errorf("list databases: %w", err)
+	}
+	for _, name := range names {
+		if slices.Contains([]string{"admin", "config", "local"}, name) {
+			continue
+		}
+		if err := client.Database(name).Drop(ctx); err != nil {
+			return fmt.Errorf("drop database %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// stop ends the servers. Their data is thrown away with the process's
+// directory, so that nothing is lost by killing them.
+func (d *deployment) stop() error {
+	if d.set != nil {
+		return d.set.Stop()
+	}
+	return d.embedded.Kill()
+}
+
+// servers are the deployment's processes.
+func (d *deployment) servers() []*engine.Server {
+	if d.set == nil {
+		return []*engine.Server{d.embedded.Server}
+	}
+	var servers []*engine.Server
+	for _, m := range d.set.Members {
+		servers = append(servers, m.Server)
+	}
+	return servers
+}
+
+// Servers are the deployment's processes, to be killed, frozen and restarted at
+// will; it goes to no other test afterwards.
+func (m *Mongo) Servers() []*engine.Server {
+	m.d.touched = true
+	return m.d.servers()
+}
+
+// ReplicaSet is the deployment's replica set; nil on the stand-in. It goes to
+// no other test afterwards.
+func (m *Mongo) ReplicaSet() *engine.ReplicaSet {
+	m.d.touched = true
+	return m.d.set
+}

@@ -1,0 +1,271 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/rawbson"
+	"github.com/tributarydb/tributary/internal/state"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+)
+
+// closeTimeout bounds the end of a cursor and its session, which also happens
+// after the end of the context that they were used with.
+const closeTimeout = 5 * time.Second
+
+// errAnchorGone says that a scan in natural order did not come by the document
+// that it should go on behind.
+var errAnchorGone = errors.New("the document to go on behind is gone")
+
+// documents is one pass over a chunk. It belongs to one goroutine.
+type documents interface {
+	// Next returns the next document, which is valid until the following call,
+	// or nil at the end. It blocks on the source.
+	Next(ctx context.Context) (bson.Raw, error)
+	// Through is the source's operation time of the last reply; zero where
+	// the source does not tell it.
+	Through() bson.Timestamp
+	// KeepAlive tells the source that the pass is still wanted although
+	// nothing is being read. It must be called more often than every 30
+	// minutes, the life of an unused session.
+	KeepAlive(ctx context.Context) error
+	// Close ends the pass at the source. It blocks a few seconds at most.
+	Close()
+}
+
+// source reads chunks from the source deployment.
+type source struct {
+	client *mongo.Client
+	// after is the cluster time that no read is older than; clusterTime is the
+	// time at or after it that a server gave out and signed, nil where servers
+	// do not.
+	after       bson.Timestamp
+	clusterTime bson.Raw
+}
+
+// newSource prepares reads at or after w, and at or after what is majority
+// committed now: every change that capture had published before the starting
+// offsets was so then, and will be in what is read. It also asks the primary for
+// its cluster time, because a member that has not heard of a time refuses to
+// wait for it; with each read comes the proof that it exists.
+func newSource(ctx context.Context, client *mongo.Client, w bson.Timestamp) (*source, error) {
+	now, err := mongodb.MajorityTime(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	session, err := client.StartSession()
+	if err != nil {
+		return nil, fmt.Errorf("start session: %w", err)
+	}
+	defer session.EndSession(ctx)
+	ping := client.Database("admin").RunCommand(mongo.NewSessionContext(ctx, session), bson.D{{Key: "ping", Value: 1}})
+	if err := ping.Err(); err != nil {
+		return nil, fmt.Errorf("read cluster time: %w", err)
+	}
+	return &source{client: client, after: later(w, now), clusterTime: session.ClusterTime()}, nil
+}
+
+// open begins a pass over c behind the document whose {_id: …} is after; nil
+// means from the chunk's start. The caller closes it.
+func (s *source) open(ctx context.Context, c *state.Chunk, after bson.Raw) (documents, error) {
+	if after != nil && inNaturalOrder(c) {
+		there, err := s.has(ctx, c, after)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			after = nil
+		}
+	}
+	p := &pass{ordered: !inNaturalOrder(c), after: after}
+	var err error
+	if p.session, err = s.session(); err != nil {
+		return nil, err
+	}
+	if after != nil {
+		if p.anchor, err = idKey(after); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	p.cursor, err = s.collection(c).Find(mongo.NewSessionContext(ctx, p.session), bson.D{}, findOptions(c, after))
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("open cursor ns=%s.%s: %w", c.DB, c.Coll, err)
+	}
+	return p, nil
+}
+
+// session is causally consistent and advanced: the server answers from a state
+// at or after that time.
+func (s *source) session() (*mongo.Session, error) {
+	session, err := s.client.StartSession(options.Session().SetCausalConsistency(true))
+	if err != nil {
+		return nil, fmt.Errorf("start session: %w", err)
+	}
+	if s.clusterTime == nil {
+		return session, nil
+	}
+	after := s.after
+	if err := errors.Join(session.AdvanceClusterTime(s.clusterTime), session.AdvanceOperationTime(&after)); err != nil {
+		session.EndSession(context.Background())
+		return nil, fmt.Errorf("advance session: %w", err)
+	}
+	return session, nil
+}
+
+func (s *source) collection(c *state.Chunk) *mongo.Collection {
+	return s.client.Database(c.DB).Collection(c.Coll, options.Collection().SetReadConcern(readconcern.Majority()))
+}
+
+// has reports whether the document {_id: …} is in the collection.
+func (s *source) has(ctx context.Context, c *state.Chunk, id bson.Raw) (bool, error) {
+	e, _, err := rawbson.Lookup(id, "_id")
+	if err != nil {
+		return false, fmt.Errorf("read _id: %w", err)
+	}
+	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: e.RawValue()}}}}
+	err = s.collection(c).FindOne(ctx, filter, options.FindOne().SetProjection(onlyID())).Err()
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+		return false, fmt.Errorf("look for last document ns=%s.%s: %w", c.DB, c.Coll, err)
+	}
+	return err == nil, nil
+}
+
+// gone reports whether the name of c no longer is a collection. A collection
+// that was dropped ends its chunks: its documents are gone, and the drop is in
+// the stream.
+func (s *source) gone(ctx context.Context, c *state.Chunk) (bool, error) {
+	specs, err := s.client.Database(c.DB).ListCollectionSpecifications(ctx, bson.D{{Key: "name", Value: c.Coll}})
+	if err != nil {
+		return false, fmt.Errorf("look for collection ns=%s.%s: %w", c.DB, c.Coll, err)
+	}
+	return len(specs) == 0 || specs[0].Type != "collection", nil
+}
+
+func inNaturalOrder(c *state.Chunk) bool { return c.Natural || c.Whole }
+
+func onlyID() bson.D { return bson.D{{Key: "_id", Value: 1}} }
+
+// findOptions bounds the pass by the _id index itself: $gte and $lt would
+// compare within one type of _id only. min is inclusive. Where bounds do not
+// work nothing else is asked of the server either.
+func findOptions(c *state.Chunk, after bson.Raw) *options.FindOptionsBuilder {
+	if c.Whole {
+		return options.Find()
+	}
+	opts := options.Find().SetNoCursorTimeout(true)
+	if c.Natural {
+		return opts.SetHint(bson.D{{Key: "$natural", Value: 1}})
+	}
+	opts.SetHint(onlyID())
+	switch {
+	case after != nil:
+		opts.SetMin(after)
+	case len(c.Min) > 0:
+		opts.SetMin(bson.Raw(c.Min))
+	}
+	if len(c.Max) > 0 {
+		opts.SetMax(bson.Raw(c.Max))
+	}
+	return opts
+}
+
+// pass is the real documents.
+type pass struct {
+	session *mongo.Session
+	cursor  *mongo.Cursor
+	// ordered says that the pass goes by the _id index, where the document to
+	// go on behind can only be the first one; elsewhere everything through it
+	// is passed over.
+	ordered bool
+	after   bson.Raw
+	anchor  []byte
+	scratch []byte
+}
+
+// Next implements documents.
+func (p *pass) Next(ctx context.Context) (bson.Raw, error) {
+	for p.cursor.Next(ctx) {
+		if p.anchor == nil {
+			return p.cursor.Current, nil
+		}
+		same, err := p.atAnchor(p.cursor.Current)
+		if err != nil {
+			return nil, err
+		}
+		if same || p.ordered {
+			p.anchor = nil
+		}
+		if !same && p.ordered {
+			return p.cursor.Current, nil
+		}
+	}
+	if err := p.cursor.Err(); err != nil {
+		return nil, fmt.Errorf("read cursor: %w", err)
+	}
+	if p.anchor != nil && !p.ordered {
+		return nil, errAnchorGone
+	}
+	return nil, nil
+}
+
+// atAnchor compares as the unique index on _id does, since the document may
+// have been deleted and inserted again with an equal _id of another type.
+func (p *pass) atAnchor(doc bson.Raw) (bool, error) {
+	id, ok, err := rawbson.Lookup(doc, "_id")
+	if err != nil || !ok {
+		return false, err
+	}
+	if bytes.Equal(id.Raw, p.after[4:len(p.after)-1]) {
+		return true, nil
+	}
+	p.scratch, err = event.AppendIDKey(p.scratch[:0], id.RawValue())
+	return bytes.Equal(p.scratch, p.anchor), err
+}
+
+// Through implements documents.
+func (p *pass) Through() bson.Timestamp {
+	if t := p.session.OperationTime(); t != nil {
+		return *t
+	}
+	return bson.Timestamp{}
+}
+
+// KeepAlive implements documents. The cursor has no timeout of its own; it lives
+// as long as its session.
+func (p *pass) KeepAlive(ctx context.Context) error {
+	refresh := bson.D{{Key: "refreshSessions", Value: bson.A{p.session.ID()}}}
+	if err := p.session.Client().Database("admin").RunCommand(ctx, refresh).Err(); err != nil {
+		return fmt.Errorf("refresh session: %w", err)
+	}
+	return nil
+}
+
+// Close implements documents. What it cannot close, the server does when the
+// session has expired.
+func (p *pass) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if p.cursor != nil {
+		_ = p.cursor.Close(ctx)
+	}
+	p.session.EndSession(ctx)
+}
+
+// idKey is the normal form of the _id in {_id: …}.
+func idKey(id bson.Raw) ([]byte, error) {
+	e, _, err := rawbson.Lookup(id, "_id")
+	if err != nil {
+		return nil, fmt.Errorf("read _id: %w", err)
+	}
+	return event.AppendIDKey(nil, e.RawValue())
+}

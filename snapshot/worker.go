@@ -1,0 +1,177 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// drainTimeout bounds how long a stopped worker goes on committing what
+	// was read.
+	drainTimeout = 10 * time.Second
+	// pieceQueue is how many pieces wait between reading and producing; the
+	// byte budget is the real bound.
+	pieceQueue = 64
+)
+
+// worker moves the chunks of one partition from the source to Kafka: one
+// goroutine reads, another produces and commits, so that the source is read
+// while Kafka commits.
+type worker struct {
+	s        *Service
+	producer *producer
+	source   *source
+	// partitions is the snapshot topic's partition count.
+	partitions int32
+	// commits counts the transactions.
+	commits int
+}
+
+// run works the tasks off. When ctx ends it commits what was read, within a
+// bound, and returns ctx's error. commits may be read when run has returned.
+func (w *worker) run(ctx context.Context, tasks []task) error {
+	pieces := make(chan piece, pieceQueue)
+	budget := semaphore.NewWeighted(w.s.cfg.QueueBytes)
+	buffers := newFreeList(pieceQueue, 2*w.s.cfg.BatchBytes)
+	draining, cancel := drainContext(ctx)
+	defer cancel()
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(pieces)
+		r := reader{
+			open: w.source.open, gone: w.source.gone, retry: w.s.policy(), codec: w.s.codec,
+			pack: newPacker(w.s.cfg.BatchBytes), budget: budget, size: w.s.cfg.QueueBytes, buffers: buffers,
+			out: pieces, metrics: w.s.metrics, log: w.s.cfg.Log,
+		}
+		for i := range tasks {
+			if err := r.read(gctx, &tasks[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		c := committer{worker: w, budget: budget, buffers: buffers, in: pieces}
+		return c.run(draining)
+	})
+	return g.Wait()
+}
+
+// drainContext returns a context that ends drainTimeout after ctx.
+func drainContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	draining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(drainTimeout, cancel)
+		context.AfterFunc(draining, func() { timer.Stop() })
+	})
+	return draining, func() {
+		stop()
+		cancel()
+	}
+}
+
+// committer commits pieces until their channel is closed.
+type committer struct {
+	*worker
+	budget  *semaphore.Weighted
+	buffers *freeList
+	in      <-chan piece
+	// progress is that of every chunk which the open transaction touches.
+	progress map[int32]state.ChunkProgress
+	bytes    int
+}
+
+// run commits until the channel is closed or ctx ends.
+func (c *committer) run(ctx context.Context) error {
+	for {
+		select {
+		case p, ok := <-c.in:
+			if !ok {
+				return nil
+			}
+			if err := c.transaction(ctx, p); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// transaction commits one sub-range, which begins with first. No transaction is
+// open while there is nothing to put into it.
+func (c *committer) transaction(ctx context.Context, first piece) error {
+	started := time.Now()
+	c.progress, c.bytes = map[int32]state.ChunkProgress{}, 0
+	if err := c.producer.begin(); err != nil {
+		return err
+	}
+	interval := time.NewTimer(c.s.cfg.CommitInterval)
+	defer interval.Stop()
+	c.add(ctx, first)
+	for more := true; more && c.bytes < c.s.cfg.CommitBytes && len(c.progress) < maxProgressRecords; {
+		select {
+		case p, ok := <-c.in:
+			if more = ok; ok {
+				c.add(ctx, p)
+			}
+		case <-interval.C:
+			more = false
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := c.commit(ctx); err != nil {
+		return err
+	}
+	c.s.metrics.committed(c.bytes, time.Since(started))
+	c.s.mood.well()
+	c.commits++
+	return nil
+}
+
+// maxProgressRecords ends a transaction over very many tiny chunks.
+const maxProgressRecords = 1000
+
+// add produces a piece. The budget is given back when the broker has it.
+func (c *committer) add(ctx context.Context, p piece) {
+	c.progress[p.progress.Chunk] = p.progress
+	if p.value == nil {
+		return
+	}
+	c.bytes += len(p.value)
+	record := &kgo.Record{
+		Topic: c.s.topics.Snapshot, Partition: p.progress.Chunk % c.partitions,
+		Key: []byte(batchKey(p.progress.Run, p.progress.Chunk)), Value: p.value,
+	}
+	c.producer.send(ctx, record, func() {
+		c.budget.Release(p.weight)
+		c.buffers.put(p.value)
+	})
+}
+
+// commit adds the progress and ends the transaction. The progress comes last:
+// an open transaction holds up all readers of the state topic.
+func (c *committer) commit(ctx context.Context) error {
+	for _, progress := range c.progress {
+		record, err := state.Record(c.s.topics.State, state.KeyChunk(progress.Run, progress.Chunk), progress)
+		if err != nil {
+			return err
+		}
+		c.producer.send(ctx, record, nil)
+	}
+	if err := c.producer.commit(ctx); err != nil {
+		return fmt.Errorf("commit sub-range: %w", err)
+	}
+	return nil
+}
+
+// batchKey is the key of a record on the snapshot topic.
+func batchKey(run string, chunk int32) string { return fmt.Sprintf("%s/%d", run, chunk) }
