@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tributarydb/tributary/internal/config"
+)
+
+// version is set by the build: -ldflags "-X main.version=…".
+//
+//nolint:gochecknoglobals // The linker can set nothing else; nothing writes it.
+var version = "dev"
+
+// exitAborted is the code after a second signal.
+const exitAborted = 130
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, env: config.Environment, version: version}
+	os.Exit(attend(signals, a, os.Args[1:]))
+}
+
+// attend runs a command until it ends. The first signal asks it to stop: it
+// drains, commits and returns 0. The second one gives up waiting.
+func attend(signals <-chan os.Signal, a *app, args []string) int {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ended := make(chan int, 1)
+	go func() { ended <- a.main(ctx, args) }() // ends with the command, or with the process
+	stopping := false
+	for {
+		select {
+		case code := <-ended:
+			return code
+		case s := <-signals:
+			if stopping {
+				fmt.Fprintf(a.stderr, "tributary: %s again: aborted; what was not committed will be done again\n", s)
+				return exitAborted
+			}
+			stopping = true
+			fmt.Fprintf(a.stderr, "tributary: %s: stopping (again to abort)\n", s)
+			stop()
+		}
+	}
+}

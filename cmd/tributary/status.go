@@ -1,0 +1,255 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/tributarydb/tributary/internal/config"
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/precheck"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// silentAfter is when a service that says nothing is shown as silent: a few
+// times the interval at which it should.
+const silentAfter = 4 * state.DefaultReportInterval
+
+// pipelineStatus is what `tributary status -json` prints.
+type pipelineStatus struct {
+	Pipeline string          `json:"pipeline"`
+	Source   *state.Identity `json:"source,omitempty"`
+	// Services are by service, destination and instance.
+	Services []serviceStatus `json:"services"`
+	Run      *loadStatus     `json:"run,omitempty"`
+	// Waiting counts, by destination, the records that Kafka holds and the
+	// group has not reported as consumed.
+	Waiting map[string]int64 `json:"waiting_records"`
+}
+
+type serviceStatus struct {
+	state.Status
+	// Silent says that nothing was heard for too long: it has ended without a
+	// last word, or cannot reach Kafka.
+	Silent bool `json:"silent"`
+}
+
+// loadStatus is the latest run of snapshot.
+type loadStatus struct {
+	Run     string    `json:"run"`
+	State   string    `json:"state"`
+	Cause   string    `json:"cause,omitempty"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Chunks  int32     `json:"chunks"`
+}
+
+// runStatus is `tributary status`: it fails when a service has failed.
+func runStatus(ctx context.Context, a *app, args []string) error {
+	var (
+		path   string
+		asJSON bool
+	)
+	fs := a.flags("status")
+	fs.StringVar(&path, "config", "", "`FILE` that describes the pipeline (required)")
+	fs.BoolVar(&asJSON, "json", false, "print the status as JSON")
+	if done, err := a.parse(fs, args); done || err != nil {
+		return err
+	}
+	cfg, err := a.load(path)
+	if err != nil {
+		return err
+	}
+	status, err := readStatus(ctx, cfg)
+	if err != nil {
+		return unknownError{err}
+	}
+	if asJSON {
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(status)
+	} else {
+		err = status.write(a.stdout, time.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	return failure(status.Services)
+}
+
+// failure returns an error that names the first service that has failed.
+func failure(services []serviceStatus) error {
+	for _, s := range services {
+		if s.State == state.StateFailed || s.State == state.StateHistoryLost {
+			return fmt.Errorf("show status: %s of instance %s is %s: %s", s.Service, s.Instance, s.State, s.Cause)
+		}
+	}
+	return nil
+}
+
+// readStatus asks Kafka alone: that is where services say how they are.
+func readStatus(ctx context.Context, cfg *config.Config) (*pipelineStatus, error) {
+	brokers, err := kafkaConfig(cfg, zerolog.Nop())
+	if err != nil {
+		return nil, err
+	}
+	topics := route.TopicsOf(cfg.Name)
+	view, err := precheck.View(ctx, brokers, topics.State)
+	if err != nil {
+		return nil, fmt.Errorf("show status: %w", err)
+	}
+	if view == nil {
+		return nil, fmt.Errorf("show status: pipeline %s has never run: topic %s does not exist: hint: start it with `tributary run`", cfg.Name, topics.State)
+	}
+	status := &pipelineStatus{Pipeline: cfg.Name, Services: []serviceStatus{}}
+	if id, ok := view.Identity(); ok {
+		status.Source = &id
+	}
+	if m, ok := view.LatestRun(); ok {
+		status.Run = &loadStatus{Run: m.Run, State: m.State, Cause: m.Cause, Started: m.Started, Ended: m.Ended, Chunks: m.Chunks}
+	}
+	now := time.Now()
+	for _, s := range view.Statuses() {
+		status.Services = append(status.Services, serviceStatus{Status: s, Silent: silent(s, now)})
+	}
+	slices.SortFunc(status.Services, func(a, b serviceStatus) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Instance, b.Instance))
+	})
+	status.Waiting, err = waiting(ctx, brokers, cfg)
+	return status, err
+}
+
+// silent reports whether a service should have said something since.
+func silent(s state.Status, now time.Time) bool {
+	ended := s.State == state.StateFinished || s.State == state.StateFailed || s.State == state.StateHistoryLost
+	return !ended && now.Sub(s.Updated) > silentAfter
+}
+
+// waiting counts, by destination, the records between the offsets that its
+// group mirrors to Kafka and the ends of the topics. A group that has none yet
+// is left out.
+func waiting(ctx context.Context, brokers kafka.Config, cfg *config.Config) (map[string]int64, error) {
+	client, err := kafka.NewClient(brokers)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	counts := map[string]int64{}
+	for _, d := range cfg.Destinations {
+		group := route.ApplyGroup(cfg.Name, d.Name, "")
+		committed, err := admin.FetchOffsets(ctx, group)
+		if errors.Is(err, kerr.GroupIDNotFound) || err == nil && len(committed) == 0 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("show status: read offsets of group %s: %w", group, err)
+		}
+		ends, err := admin.ListCommittedOffsets(ctx, slices.Collect(maps.Keys(committed))...)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("show status: read ends of topics: %w", err)
+		}
+		var records int64
+		committed.Each(func(o kadm.OffsetResponse) {
+			if end, ok := ends.Lookup(o.Topic, o.Partition); ok && o.At >= 0 {
+				records += max(end.Offset-o.At, 0)
+			}
+		})
+		counts[d.Name] = records
+	}
+	return counts, nil
+}
+
+// write prints a table for people.
+func (s *pipelineStatus) write(w io.Writer, now time.Time) error {
+	source := "not decided yet"
+	if s.Source != nil {
+		source = fmt.Sprintf("%s (%s)", s.Source.Deployment, s.Source.Mode)
+	}
+	fmt.Fprintf(w, "pipeline %s   source %s\n", s.Pipeline, source)
+	if s.Run != nil {
+		fmt.Fprintf(w, "full load %s: %s, %d chunks%s\n", s.Run.Run, s.Run.State, s.Run.Chunks, prefixed(": ", s.Run.Cause))
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(t, "SERVICE\tDESTINATION\tINSTANCE\tSTATE\tFOR\tPHASE\tLAG\tWAITING\tDETAIL")
+	for _, v := range s.Services {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Service, dash(v.Destination), v.Instance, v.state(now),
+			ago(now, v.Since), dash(v.Phase), lag(v.LagSeconds), s.waitingOf(v.Status), dash(v.detail()))
+	}
+	if len(s.Services) == 0 {
+		fmt.Fprintln(t, "no service has reported yet")
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, v := range s.Services {
+		if v.Cause != "" {
+			fmt.Fprintf(w, "%s %s: %s\n", v.Service, v.Instance, v.Cause)
+		}
+	}
+	return nil
+}
+
+func (s *pipelineStatus) waitingOf(v state.Status) string {
+	if n, ok := s.Waiting[v.Destination]; ok && v.Service == "apply" {
+		return fmt.Sprint(n)
+	}
+	return "-"
+}
+
+func (v serviceStatus) state(now time.Time) string {
+	if v.Silent {
+		return fmt.Sprintf("silent for %s (was %s)", ago(now, v.Updated), v.State)
+	}
+	return v.State
+}
+
+// detail lists the counters by name.
+func (v serviceStatus) detail() string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(v.Detail)) {
+		list = append(list, fmt.Sprintf("%s=%d", name, v.Detail[name]))
+	}
+	return strings.Join(list, " ")
+}
+
+func lag(seconds float64) string {
+	if seconds < 0 {
+		return "-"
+	}
+	return (time.Duration(seconds*1000) * time.Millisecond).Round(100 * time.Millisecond).String()
+}
+
+func ago(now, then time.Time) string {
+	return max(now.Sub(then), 0).Round(time.Second).String()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
