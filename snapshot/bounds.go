@@ -91,7 +91,7 @@ func quantiles(sorted []bson.Raw, n int) ([]bson.Raw, error) {
 		if err != nil {
 			return nil, err
 		}
-		if last != nil && bytes.Equal(key, last) {
+		if last != nil && bytes.Equal(key, last) || endOfIndex(sorted[at]) {
 			continue
 		}
 		id, err := idOf(sorted[at])
@@ -101,6 +101,21 @@ func quantiles(sorted []bson.Raw, n int) ([]bson.Raw, error) {
 		picked, last = append(picked, id), key
 	}
 	return picked, nil
+}
+
+// endOfIndex reports whether an _id is an end of every index. Those are no
+// bounds: nothing lies beyond them, and a server refuses an empty range.
+func endOfIndex(id bson.Raw) bool {
+	return idType(id) == bson.TypeMinKey || idType(id) == bson.TypeMaxKey
+}
+
+// idType is the type of a document's _id.
+func idType(id bson.Raw) bson.Type {
+	e, _, err := rawbson.Lookup(id, "_id")
+	if err != nil {
+		return 0
+	}
+	return e.Type
 }
 
 // steps walks the _id index, every step documents a bound. It reads index keys
@@ -119,6 +134,9 @@ func steps(ctx context.Context, coll *mongo.Collection, step int64, n int) ([]bs
 		}
 		if err != nil {
 			return nil, fmt.Errorf("step through _id index ns=%s.%s: %w", coll.Database().Name(), coll.Name(), err)
+		}
+		if endOfIndex(raw) {
+			break // the last one; MinKey is the first and never met
 		}
 		id, err := idOf(raw)
 		if err != nil {

@@ -47,6 +47,13 @@ func newRig(t testing.TB, pair testenv.Pair) *rig {
 		pair: pair, source: pair.NewSource(t), topics: route.TopicsOf(pair.Pipeline), codec: codec,
 		kafka: kafka.Config{Brokers: pair.Brokers, Log: zerolog.Nop()},
 	}
+	r.prepareTopics(t)
+	return r
+}
+
+// prepareTopics makes the topics before there is a service.
+func (r *rig) prepareTopics(t testing.TB) {
+	t.Helper()
 	client, err := kafka.NewClient(r.kafka)
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +62,6 @@ func newRig(t testing.TB, pair testenv.Pair) *rig {
 	if err := kafka.EnsureTopics(t.Context(), client, r.topics, topicSpec()); err != nil {
 		t.Fatal(err)
 	}
-	return r
 }
 
 func topicSpec() kafka.TopicSpec {
@@ -130,6 +136,8 @@ func watermark(ts bson.Timestamp) event.Event {
 // followSource publishes watermarks as capture does, until the test ends.
 func (r *rig) followSource(t testing.TB) {
 	t.Helper()
+	copied := *r // the test may go on to another pipeline
+	r = &copied
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -56,6 +56,7 @@ func TestQuantiles(t *testing.T) {
 		{"repeated samples", []any{1, 1, 1, 1, 1, 2}, 6, []any{1, 2}},
 		{"equal numbers of other types", []any{int32(7), int64(7), 7.0, "a"}, 4, []any{int64(7), "a"}},
 		{"mixed types", []any{bson.MinKey{}, nil, 1, "a", bson.D{{Key: "a", Value: 1}}, true}, 3, []any{1, bson.D{{Key: "a", Value: 1}}}},
+		{"ends of the index", []any{bson.MinKey{}, bson.MinKey{}, 1, bson.MaxKey{}}, 4, []any{1}},
 	} {
 		var samples, want []bson.Raw
 		for _, id := range test.samples {

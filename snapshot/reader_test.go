@@ -79,6 +79,15 @@ func (p *scriptPass) Close()                          {}
 // pieces.
 func readAll(t *testing.T, s *script, from state.ChunkProgress) ([]piece, error) {
 	t.Helper()
+	return readFrom(t, s.open, s.gone, task{chunk: state.Chunk{Run: "run", DB: "d", Coll: "c"}, progress: from})
+}
+
+// readFrom reads one task and returns the pieces.
+func readFrom(t *testing.T,
+	open func(context.Context, *state.Chunk, bson.Raw) (documents, error),
+	gone func(context.Context, *state.Chunk) (bool, error), work task,
+) ([]piece, error) {
+	t.Helper()
 	codec, err := wire.NewCodec()
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +100,7 @@ func readAll(t *testing.T, s *script, from state.ChunkProgress) ([]piece, error)
 	out := make(chan piece)
 	budget := semaphore.NewWeighted(size)
 	r := reader{
-		open: s.open, gone: s.gone, codec: codec, pack: newPacker(500), budget: budget, size: size,
+		open: open, gone: gone, codec: codec, pack: newPacker(500), budget: budget, size: size,
 		buffers: newFreeList(4, 1000), out: out, metrics: m, log: zerolog.Nop(),
 		retry: retry.Policy{Connection: time.Second, Other: time.Second, MaxBackoff: time.Microsecond},
 	}
@@ -99,7 +108,7 @@ func readAll(t *testing.T, s *script, from state.ChunkProgress) ([]piece, error)
 	var g errgroup.Group
 	g.Go(func() error {
 		defer close(out)
-		return r.read(t.Context(), &task{chunk: state.Chunk{Run: "run", DB: "d", Coll: "c"}, progress: from})
+		return r.read(t.Context(), &work)
 	})
 	for p := range out {
 		budget.Release(p.weight)

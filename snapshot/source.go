@@ -85,21 +85,14 @@ func (s *source) open(ctx context.Context, c *state.Chunk, after bson.Raw) (docu
 			after = nil
 		}
 	}
-	p := &pass{ordered: !inNaturalOrder(c), after: after}
+	p := &pass{coll: s.collection(c), ordered: !inNaturalOrder(c), after: after}
 	var err error
 	if p.session, err = s.session(); err != nil {
 		return nil, err
 	}
-	if after != nil {
-		if p.anchor, err = idKey(after); err != nil {
-			p.Close()
-			return nil, err
-		}
-	}
-	p.cursor, err = s.collection(c).Find(mongo.NewSessionContext(ctx, p.session), bson.D{}, findOptions(c, after))
-	if err != nil {
+	if err := p.begin(ctx, c); err != nil {
 		p.Close()
-		return nil, fmt.Errorf("open cursor ns=%s.%s: %w", c.DB, c.Coll, err)
+		return nil, err
 	}
 	return p, nil
 }
@@ -181,8 +174,13 @@ func findOptions(c *state.Chunk, after bson.Raw) *options.FindOptionsBuilder {
 
 // pass is the real documents.
 type pass struct {
+	coll    *mongo.Collection
 	session *mongo.Session
-	cursor  *mongo.Cursor
+	// cursor is nil where nothing can come.
+	cursor *mongo.Cursor
+	// tail says that the document whose _id is MaxKey is still to be asked
+	// for: min() without max() ends before it.
+	tail bool
 	// ordered says that the pass goes by the _id index, where the document to
 	// go on behind can only be the first one; elsewhere everything through it
 	// is passed over.
@@ -192,9 +190,55 @@ type pass struct {
 	scratch []byte
 }
 
+// begin opens the cursor.
+func (p *pass) begin(ctx context.Context, c *state.Chunk) error {
+	if p.ordered && p.after != nil && idType(p.after) == bson.TypeMaxKey {
+		return nil // there is nothing behind it, and a server refuses to look
+	}
+	if p.after != nil {
+		var err error
+		if p.anchor, err = idKey(p.after); err != nil {
+			return err
+		}
+	}
+	p.tail = p.ordered && len(c.Max) == 0 && (p.after != nil || len(c.Min) > 0)
+	return p.find(ctx, bson.D{}, findOptions(c, p.after))
+}
+
+func (p *pass) find(ctx context.Context, filter bson.D, opts *options.FindOptionsBuilder) error {
+	var err error
+	p.cursor, err = p.coll.Find(mongo.NewSessionContext(ctx, p.session), filter, opts)
+	if err != nil {
+		return fmt.Errorf("open cursor ns=%s.%s: %w", p.coll.Database().Name(), p.coll.Name(), err)
+	}
+	return nil
+}
+
 // Next implements documents.
 func (p *pass) Next(ctx context.Context) (bson.Raw, error) {
+	for p.cursor != nil {
+		doc, err := p.advance(ctx)
+		if doc != nil || err != nil || !p.tail {
+			return doc, err
+		}
+		p.tail = false
+		if err := p.cursor.Close(ctx); err != nil {
+			return nil, fmt.Errorf("close cursor: %w", err)
+		}
+		last := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: bson.MaxKey{}}}}}
+		if err := p.find(ctx, last, options.Find().SetHint(onlyID())); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// advance returns the cursor's next document that is wanted, or nil at its end.
+func (p *pass) advance(ctx context.Context) (bson.Raw, error) {
 	for p.cursor.Next(ctx) {
+		if p.tail && idType(p.cursor.Current) == bson.TypeMaxKey {
+			p.tail = false // this server's min() goes on to the very end
+		}
 		if p.anchor == nil {
 			return p.cursor.Current, nil
 		}

@@ -118,6 +118,10 @@ type boundedTry struct {
 	skip           int64
 }
 
+// codeEmptyRange is how a server refuses a min() that is not before its max():
+// an _id of MinKey or MaxKey is the index's own end.
+const codeEmptyRange = 51175
+
 // firstID returns the first _id in [from, to) of the _id index after skip ones.
 func firstID(ctx context.Context, coll *mongo.Collection, from, to bound, skip int64) (bound, bool, error) {
 	opts := options.FindOne().SetHint(bson.D{{Key: "_id", Value: 1}}).SetProjection(bson.D{{Key: "_id", Value: 1}}).SetSkip(skip)
@@ -128,7 +132,7 @@ func firstID(ctx context.Context, coll *mongo.Collection, from, to bound, skip i
 		opts.SetMax(bson.D{{Key: "_id", Value: to.value}})
 	}
 	raw, err := coll.FindOne(ctx, bson.D{}, opts).Raw()
-	if errors.Is(err, mongo.ErrNoDocuments) {
+	if errors.Is(err, mongo.ErrNoDocuments) || hasCode(err, codeEmptyRange) {
 		return bound{}, false, nil
 	}
 	if err != nil {

@@ -1,0 +1,486 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/testenv"
+	"github.com/tributarydb/tributary/internal/wire"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"golang.org/x/sync/errgroup"
+)
+
+// realPair is a stand-in broker and a real MongoDB: what is tested here is about
+// the latter.
+func realPair(t testing.TB) testenv.Pair {
+	t.Helper()
+	return testenv.Pair{MongoDB: testenv.RequireMongoD(t), Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)}
+}
+
+// mixedIDs are values of every type that an _id can have, in many sizes.
+func mixedIDs() []any {
+	ids := []any{
+		bson.MinKey{},
+		bson.MaxKey{},
+		nil, true, false, math.NaN(), math.Inf(1), math.Inf(-1), int64(math.MaxInt64), int64(math.MinInt64),
+		bson.Timestamp{},
+		bson.Timestamp{T: 1, I: 2},
+		bson.Timestamp{T: math.MaxUint32},
+		bson.JavaScript("f()"), bson.Symbol("sym"),
+		bson.Binary{},
+		bson.Binary{Subtype: 4, Data: make([]byte, 16)},
+		bson.Binary{Subtype: 0x80, Data: []byte{1}},
+		bson.D{},
+		bson.D{{Key: "a", Value: nil}},
+		bson.D{{Key: "$ref", Value: "c"}, {Key: "$id", Value: 1}},
+		"", "\x00", strings.Repeat("long", 200),
+		bson.CodeWithScope{Code: "f()", Scope: bson.D{{Key: "x", Value: 1}}},
+	}
+	for i := range 120 {
+		n := i*3 - 100
+		switch i % 3 { // equal values of other types may not meet
+		case 0:
+			ids = append(ids, int32(n))
+		case 1:
+			ids = append(ids, int64(n))
+		case 2:
+			ids = append(ids, float64(n)+0.5)
+		}
+		decimal, err := bson.ParseDecimal128(fmt.Sprintf("%d.25", n))
+		if err == nil {
+			ids = append(ids, decimal)
+		}
+		ids = append(ids, fmt.Sprintf("text-%d", i), bson.NewObjectID(), bson.DateTime(int64(n)*1e9),
+			bson.D{{Key: "k", Value: int32(i)}, {Key: "s", Value: "x"}}, bson.D{{Key: "k", Value: int64(i) << 33}},
+			bson.Binary{Subtype: 0, Data: []byte{byte(i), byte(i >> 1)}}, bson.Binary{Subtype: 4, Data: append(make([]byte, 15), byte(i+1))})
+	}
+	return ids
+}
+
+func TestEveryIDIsInExactlyOneChunk(t *testing.T) {
+	r := newRig(t, realPair(t))
+	ns := event.Namespace{DB: "d", Coll: "mixed"}
+	ids := mixedIDs()
+	fill(t, r.source, ns, ids, 40)
+	for _, chunkDocuments := range []int64{1, 2, 7, 100, 10_000} {
+		r.pair.Pipeline = testenv.NewPipeline(t)
+		r.topics = route.TopicsOf(r.pair.Pipeline)
+		r.prepareTopics(t)
+		cfg := r.config("one")
+		cfg.ChunkDocuments = chunkDocuments
+		r.followSource(t)
+		if err := r.run(t, cfg); err != nil {
+			t.Fatal(err)
+		}
+		r.checkLoaded(t, ns)
+		m, _ := r.state(t).LatestRun()
+		if want := int32(int64(len(ids)) / chunkDocuments * 8 / 10); m.Chunks < want {
+			t.Errorf("chunks of %d documents: %d of them for %d documents", chunkDocuments, m.Chunks, len(ids))
+		}
+	}
+}
+
+func TestSampledBounds(t *testing.T) {
+	r := newRig(t, realPair(t))
+	ns := event.Namespace{DB: "d", Coll: "many"}
+	const n = 20_000
+	ids := make([]any, n)
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	fill(t, r.source, ns, ids, 1)
+	coll := r.source.Client.Database(ns.DB).Collection(ns.Coll)
+	for _, chunks := range []int{2, 10, 50} {
+		stepped, err := steps(t.Context(), coll, n/int64(chunks), chunks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sampled, err := bounds(t.Context(), coll, n, chunks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stepped) != chunks-1 || len(sampled) < chunks*9/10-1 {
+			t.Errorf("%d chunks: %d bounds by stepping, %d by sampling", chunks, len(stepped), len(sampled))
+		}
+		for i, b := range stepped {
+			if got, want := b.Lookup("_id").Int32(), int32((i+1)*n/chunks); got != want {
+				t.Errorf("bound %d of %d chunks is %d, want %d", i, chunks, got, want)
+			}
+		}
+		for i, b := range sampled {
+			want := float64(i+1) * n / float64(chunks)
+			if got := float64(b.Lookup("_id").Int32()); math.Abs(got-want) > n/10 {
+				t.Errorf("sampled bound %d of %d chunks is %v, far from %v", i, chunks, got, want)
+			}
+		}
+	}
+}
+
+func TestCollationCappedViewAndEmptyCollections(t *testing.T) {
+	r := newRig(t, realPair(t))
+	db := r.source.Client.Database("d")
+	ctx := t.Context()
+	folded, capped, empty := event.Namespace{DB: "d", Coll: "folded"}, event.Namespace{DB: "d", Coll: "capped"}, event.Namespace{DB: "d", Coll: "empty"}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(db.CreateCollection(ctx, folded.Coll, options.CreateCollection().SetCollation(&options.Collation{Locale: "en", Strength: 2})))
+	check(db.CreateCollection(ctx, capped.Coll, options.CreateCollection().SetCapped(true).SetSizeInBytes(10<<20)))
+	check(db.CreateCollection(ctx, empty.Coll))
+	check(db.CreateView(ctx, "view", capped.Coll, mongo.Pipeline{}))
+	var names []any
+	for i := range 300 {
+		name := fmt.Sprintf("Name-%c%d", 'a'+i%26, i)
+		if i%2 == 0 {
+			name = strings.ToUpper(name)
+		}
+		names = append(names, name)
+	}
+	fill(t, r.source, folded, names, 200)
+	fill(t, r.source, capped, objectIDs(500), 100)
+	cfg := r.config("one")
+	cfg.ChunkDocuments = 40
+	r.followSource(t)
+	check(r.run(t, cfg))
+	r.checkLoaded(t, folded, capped, empty)
+	m, _ := r.state(t).LatestRun()
+	got := map[string]string{}
+	for _, c := range m.Collections {
+		got[c.Coll] = fmt.Sprintf("view=%t chunks=%d indexes=%d", c.View, min(c.Chunks, 2), len(c.Indexes))
+	}
+	want := map[string]string{
+		"folded": "view=false chunks=2 indexes=1", "capped": "view=false chunks=1 indexes=1",
+		"empty": "view=false chunks=1 indexes=1", "view": "view=true chunks=0 indexes=0",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("collections (-want +got):\n%s", diff)
+	}
+	var order []int32
+	for _, b := range r.loadedBatches(t) {
+		if b.Kind == wire.BatchDocuments && b.NS == capped {
+			for rest := b.Documents; len(rest) > 0; {
+				n := int(rest[0]) | int(rest[1])<<8
+				order = append(order, bson.Raw(rest[:n]).Lookup("n").Int32())
+				rest = rest[n:]
+			}
+		}
+	}
+	for i, n := range order {
+		if n != int32(i) {
+			t.Fatalf("capped collection: document %d comes at place %d", n, i)
+		}
+	}
+}
+
+func TestPassGoesOnBehindADocument(t *testing.T) {
+	r := newRig(t, realPair(t))
+	ns := event.Namespace{DB: "d", Coll: "c"}
+	fill(t, r.source, ns, []any{int32(1), int32(2), int32(3), int32(4)}, 1)
+	coll := r.source.Client.Database(ns.DB).Collection(ns.Coll)
+	src, err := newSource(t.Context(), r.source.Client, r.now(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(c state.Chunk, after any) string {
+		t.Helper()
+		c.DB, c.Coll = ns.DB, ns.Coll
+		var from bson.Raw
+		if after != nil {
+			from = idRaw(t, after)
+		}
+		docs, err := src.open(t.Context(), &c, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer docs.Close()
+		var got []string
+		for {
+			doc, err := docs.Next(t.Context())
+			if err != nil {
+				return err.Error()
+			}
+			if doc == nil {
+				break
+			}
+			if err := docs.KeepAlive(t.Context()); err != nil {
+				t.Error(err)
+			}
+			got = append(got, doc.Lookup("_id").String())
+		}
+		if docs.Through().IsZero() {
+			t.Error("the source does not tell the time of the read")
+		}
+		return strings.Join(got, " ")
+	}
+	one, two, three := `{"$numberInt":"1"}`, `{"$numberInt":"2"}`, `{"$numberInt":"3"}`
+	four := `{"$numberInt":"4"}`
+	natural := state.Chunk{Natural: true}
+	for _, test := range []struct {
+		name  string
+		chunk state.Chunk
+		after any
+		want  string
+	}{
+		{"from the start", state.Chunk{}, nil, one + " " + two + " " + three + " " + four},
+		{"behind", state.Chunk{}, int32(2), three + " " + four},
+		{"behind, of another type", state.Chunk{}, 2.0, three + " " + four},
+		{"behind one that is gone", state.Chunk{}, 2.5, three + " " + four},
+		{"to a bound", state.Chunk{Max: idRaw(t, int32(3))}, int32(1), two},
+		{"from a bound", state.Chunk{Min: idRaw(t, int32(3))}, nil, three + " " + four},
+		{"behind the last", state.Chunk{}, int32(4), ""},
+		{"behind the end of the index", state.Chunk{}, bson.MaxKey{}, ""},
+		{"behind the start of the index", state.Chunk{}, bson.MinKey{}, one + " " + two + " " + three + " " + four},
+		{"ended by an anchor, in order", state.Chunk{Min: idRaw(t, int32(4))}, int32(4), ""},
+		{"natural", natural, nil, one + " " + two + " " + three + " " + four},
+		{"natural, behind", natural, int32(3), four},
+		{"natural, behind one that is gone", natural, int32(9), one + " " + two + " " + three + " " + four},
+	} {
+		if got := read(test.chunk, test.after); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+	// The document goes between the look for it and the pass.
+	c := state.Chunk{DB: ns.DB, Coll: ns.Coll, Natural: true}
+	docs, err := src.open(t.Context(), &c, idRaw(t, int32(4)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer docs.Close()
+	docs.(*pass).anchor, docs.(*pass).after = []byte("none"), idRaw(t, "none")
+	if _, err := docs.Next(t.Context()); !errors.Is(err, errAnchorGone) {
+		t.Errorf("error %v, want %v", err, errAnchorGone)
+	}
+	if err := coll.Drop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := src.gone(t.Context(), &c); err != nil || !gone {
+		t.Errorf("dropped collection: gone %v, %v", gone, err)
+	}
+	if got := read(state.Chunk{}, int32(2)); got != "" {
+		t.Errorf("dropped collection: %s", got)
+	}
+}
+
+func TestDropDuringTheReadEndsTheChunk(t *testing.T) {
+	r := newRig(t, realPair(t))
+	ns := event.Namespace{DB: "d", Coll: "c"}
+	fill(t, r.source, ns, objectIDs(2000), 100)
+	src, err := newSource(t.Context(), r.source.Client, r.now(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := false
+	pieces, err := readFrom(t, func(ctx context.Context, c *state.Chunk, after bson.Raw) (documents, error) {
+		docs, err := src.open(ctx, c, after)
+		return &dropping{documents: docs, left: 50, drop: func() error {
+			dropped = true
+			return r.source.Client.Database(ns.DB).Collection(ns.Coll).Drop(ctx)
+		}}, err
+	}, src.gone, task{chunk: state.Chunk{Run: "run", DB: ns.DB, Coll: ns.Coll}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := pieces[len(pieces)-1].progress; !dropped || !last.Done || last.Documents < 50 || last.Documents >= 2000 {
+		t.Errorf("last progress %+v", last)
+	}
+}
+
+// dropping drops the collection after so many documents.
+type dropping struct {
+	documents
+	left int
+	drop func() error
+}
+
+func (d *dropping) Next(ctx context.Context) (bson.Raw, error) {
+	if d.left--; d.left == 0 {
+		if err := d.drop(); err != nil {
+			return nil, err
+		}
+	}
+	return d.documents.Next(ctx)
+}
+
+func TestRenameDuringTheLoadFailsTheRun(t *testing.T) {
+	pair := testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)}
+	for _, test := range []struct {
+		name     string
+		from, to string
+		fails    bool
+	}{
+		{"of a loaded collection", "shop.orders", "other.orders", true},
+		{"into the selection", "other.x", "shop.new", true},
+		{"of neither", "other.x", "other.y", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pair.Pipeline = testenv.NewPipeline(t)
+			r := newRig(t, pair)
+			fill(t, r.source, event.Namespace{DB: "shop", Coll: "orders"}, objectIDs(50), 10)
+			w := r.now(t)
+			if err := r.publish(t.Context(), watermark(w)); err != nil {
+				t.Fatal(err)
+			}
+			// Later than W, not later than R; the service itself writes to a
+			// stand-in as well.
+			fill(t, r.source, event.Namespace{DB: "shop", Coll: "orders"}, objectIDs(5), 10)
+			end := r.now(t)
+			from, err := event.ParseNamespace(test.from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ddl, err := bson.Marshal(bson.D{{Key: "to", Value: test.to}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rename := event.Event{Op: event.OpRename, NS: from, DDL: ddl, Position: event.Position{Time: end}, WallTime: time.Unix(0, 0)}
+			cfg := r.config("one")
+			if cfg.Select, err = rules.CompileSelection([]string{"shop.*"}, nil); err != nil {
+				t.Fatal(err)
+			}
+			var g errgroup.Group
+			g.Go(func() error { return r.run(t, cfg) })
+			testenv.Eventually(t, 30*time.Second, func() error {
+				if _, found := r.state(t).LatestRun(); !found {
+					return errors.New("no run yet")
+				}
+				return nil
+			})
+			if err := r.publish(t.Context(), rename, watermark(r.now(t))); err != nil {
+				t.Fatal(err)
+			}
+			err = g.Wait()
+			failed, isFailed := errors.AsType[*RunFailedError](err)
+			if isFailed != test.fails {
+				t.Fatalf("error %v", err)
+			}
+			m, _ := r.state(t).LatestRun()
+			if !test.fails {
+				if m.State != state.RunComplete {
+					t.Errorf("run is %s", m.State)
+				}
+				return
+			}
+			for _, want := range []string{test.from + " to " + test.to, "hint: "} {
+				if !strings.Contains(failed.Cause, want) {
+					t.Errorf("cause %q does not say %q", failed.Cause, want)
+				}
+			}
+			if m.State != state.RunFailed || m.Cause != failed.Cause {
+				t.Errorf("manifest is %s: %s", m.State, m.Cause)
+			}
+			// It stays failed.
+			if err := r.run(t, cfg); err == nil {
+				t.Error("a failed run is taken up again")
+			}
+		})
+	}
+}
+
+func TestAnotherSourceIsRefused(t *testing.T) {
+	pair := testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)}
+	r := newRig(t, pair)
+	record, err := state.Record(r.topics.State, state.KeyIdentity(), state.Identity{Deployment: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := openProducer(t.Context(), r.kafka, "identity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if err := p.transact(t.Context(), []*kgo.Record{record}); err != nil {
+		t.Fatal(err)
+	}
+	r.followSource(t)
+	err = r.run(t, r.config("one"))
+	if err == nil || !strings.Contains(err.Error(), "another") || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("error %v", err)
+	}
+	if _, begun := r.state(t).LatestRun(); begun {
+		t.Error("a run was begun")
+	}
+}
+
+func TestFencedOwnerCommitsNothing(t *testing.T) {
+	testenv.EachKafka(t, func(t *testing.T, b testenv.Broker) {
+		r := newRig(t, testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: b, Pipeline: testenv.NewPipeline(t)})
+		id := route.SnapshotTransactionalID(r.pair.Pipeline, 0)
+		former, err := openProducer(t.Context(), r.kafka, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer former.close()
+		manifest := func(run string) error {
+			record, err := state.Record(r.topics.State, state.KeyRun(run), state.Manifest{Run: run, State: state.RunLoading})
+			if err != nil {
+				return err
+			}
+			former.send(t.Context(), record, nil)
+			return former.client.Flush(t.Context())
+		}
+		if err := former.begin(); err != nil {
+			t.Fatal(err)
+		}
+		if err := manifest("old"); err != nil {
+			t.Fatal(err)
+		}
+		next, err := openProducer(t.Context(), r.kafka, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.close()
+		// What the former owner left open neither holds up a reader nor is seen.
+		if m, found := r.state(t).LatestRun(); found {
+			t.Errorf("uncommitted run %s is seen", m.Run)
+		}
+		err = former.commit(t.Context())
+		if err == nil || !fenced(err) {
+			t.Errorf("the former owner's commit: %v", err)
+		}
+		if m, found := r.state(t).LatestRun(); found {
+			t.Errorf("run %s of the former owner was committed", m.Run)
+		}
+		if v := judgeSession(err); v != retry.Other {
+			t.Errorf("verdict %v", v)
+		}
+	})
+}
+
+func TestWatermarkIsFoundAgain(t *testing.T) {
+	r := newRig(t, testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)})
+	s, err := New(r.config("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(n uint32) bson.Timestamp { return bson.Timestamp{T: n} }
+	for n := range uint32(3) {
+		if err := r.publish(t.Context(), watermark(at(n+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, offsets, err := s.findWatermark(t.Context(), func() { t.Error("waits although there is one") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two offsets a transaction: the record and the mark of its end.
+	if diff := cmp.Diff([]int64{4, 4, 4}, offsets); diff != "" || w != at(3) {
+		t.Errorf("watermark %v, offsets (-want +got):\n%s", w, diff)
+	}
+}
