@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/tributarydb/tributary/internal/state"
@@ -23,7 +24,7 @@ import (
 func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) {
 	s := o.s
 	w, offsets, err := s.findWatermark(ctx, func() {
-		o.log.Info().Str("topic", s.topics.Changes).Msg("waiting for capture to publish a watermark")
+		o.log.Info().Str(logfield.Topic, s.topics.Changes).Msg("waiting for capture to publish a watermark")
 	})
 	if err != nil {
 		return state.Manifest{}, err
@@ -54,8 +55,8 @@ func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) 
 	if err := o.publish(ctx, p, &m, work.chunks); err != nil {
 		return state.Manifest{}, err
 	}
-	o.log.Info().Str("run", m.Run).Int("collections", len(m.Collections)).Int32("chunks", m.Chunks).
-		Str("watermark", timeText(w)).Msg("run begins")
+	o.log.Info().Str(logfield.Run, m.Run).Str(logfield.Watermark, timeText(w)).
+		Msgf("run begins: %d collections and views in %d chunks", len(m.Collections), m.Chunks)
 	return m, nil
 }
 
@@ -96,7 +97,7 @@ func (o *owner) end(ctx context.Context, p *producer, m *state.Manifest, alive f
 	if err != nil {
 		return err
 	}
-	o.log.Info().Str("run", m.Run).Str("read_through", timeText(r)).Msg("every chunk is read; waiting for the changes up to here")
+	o.log.Info().Str(logfield.Run, m.Run).Str(logfield.Position, timeText(r)).Msg("every chunk is read; waiting for the changes up to here")
 	renamed, err := o.renames(ctx, m, r)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestMain(m *testing.M) {
@@ -91,7 +92,7 @@ func testLog() zerolog.Logger {
 	if os.Getenv("SNAPSHOT_TEST_LOG") == "" {
 		return zerolog.Nop()
 	}
-	return zerolog.New(os.Stderr).With().Timestamp().Logger()
+	return zerolog.New(os.Stderr).Level(zerolog.InfoLevel).Hook(zerolog.HookFunc(stamp))
 }
 
 // now is the source's present time.
@@ -137,29 +138,38 @@ func watermark(ts bson.Timestamp) event.Event {
 func (r *rig) followSource(t testing.TB) {
 	t.Helper()
 	copied := *r // the test may go on to another pipeline
-	r = &copied
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			ts, err := mongodb.MajorityTime(ctx, r.source.Client)
-			if err == nil {
-				err = r.publish(ctx, watermark(ts))
-			}
-			if err != nil && ctx.Err() == nil {
-				t.Errorf("publish watermark: %v", err)
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+	var g errgroup.Group
+	g.Go(func() error { return copied.keepPublishing(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
 		}
-	}()
-	t.Cleanup(func() { cancel(); <-done })
+	})
+}
+
+// keepPublishing publishes watermarks until ctx ends.
+func (r *rig) keepPublishing(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ts, err := mongodb.MajorityTime(ctx, r.source.Client)
+		if err == nil {
+			err = r.publish(ctx, watermark(ts))
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("publish watermark: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // run runs a service to its end.
@@ -233,4 +243,9 @@ func (r *rig) awaitMembers(t testing.TB, n int) {
 		}
 		return nil
 	})
+}
+
+// stamp adds the time with its fractions.
+func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {
+	e.Str("at", time.Now().Format("05.000"))
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -99,7 +100,7 @@ func (m *membership) start(ctx context.Context, g *errgroup.Group, partition int
 		if former != nil {
 			<-former.done
 		}
-		o := owner{s: m.s, partition: partition, log: m.s.log.With().Int32("partition", partition).Logger()}
+		o := owner{s: m.s, partition: partition, log: m.s.log.With().Int32(logfield.Partition, partition).Logger()}
 		err := o.run(ctx)
 		if ctx.Err() != nil && !isFinal(err) {
 			return nil // stopped: the partition is somebody else's now

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
@@ -138,7 +139,7 @@ func (o *owner) work(ctx context.Context, p *producer, m *state.Manifest, view *
 	if err != nil {
 		return err
 	}
-	o.log.Info().Str("run", m.Run).Int("chunks", len(tasks)).Msg("reading chunks")
+	o.log.Info().Str(logfield.Run, m.Run).Msgf("%d chunks to read", len(tasks))
 	w := worker{s: o.s, producer: p, source: src, partitions: partitions}
 	err = w.run(ctx, tasks)
 	if w.commits > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
@@ -234,8 +235,8 @@ func (s *Service) policy() retry.Policy {
 	policy.OnRetry = func(a retry.Attempt) {
 		s.metrics.retries.Inc()
 		s.mood.retrying(a)
-		s.log.Warn().Err(a.Err).Stringer("verdict", a.Verdict).Time("since", a.Since).Time("until", a.Until).
-			Dur("wait", a.Wait).Msg("will try again")
+		s.log.Warn().Err(a.Err).Time(logfield.Until, a.Until).
+			Dur(logfield.Wait, a.Wait).Msg("will try again")
 		if next != nil {
 			next(a)
 		}
