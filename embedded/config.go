@@ -24,9 +24,12 @@ type config struct {
 type mongoConfig struct {
 	name    string
 	address string
-	// oplog asks for a local.oplog.rs, which makes the server usable as a
-	// source.
-	oplog bool
+	// oplog asks for a local.oplog.rs of oplogMB MiB, which makes the server
+	// usable as a source.
+	oplog   bool
+	oplogMB int
+	// dir is its data directory.
+	dir string
 }
 
 // parse reads the command line and reports every fault of it at once.
@@ -82,7 +85,7 @@ func (c *config) applyOplogs(list string, names []string) error {
 			faults = append(faults, fmt.Errorf("--oplog names %q, which no --mongo declares", name))
 			continue
 		}
-		c.mongo[i].oplog = true
+		c.mongo[i].oplog, c.mongo[i].oplogMB = true, c.oplogMB
 	}
 	return errors.Join(faults...)
 }

@@ -12,6 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/tributarydb/tributary/internal/testenv/engine"
 )
@@ -45,9 +46,14 @@ func Args(args ...string) Option {
 	return func(c *deploymentConfig) { c.args = append(c.args, args...) }
 }
 
+// Shards asks for a sharded cluster of n shards with one member each. Its URI
+// leads to the router. The test is skipped where there is no mongos.
+func Shards(n int) Option { return func(c *deploymentConfig) { c.shards = n } }
+
 // deploymentConfig is what a test asked for.
 type deploymentConfig struct {
 	engine  string
+	shards  int
 	fresh   bool
 	members int
 	oplogMB int
@@ -57,7 +63,7 @@ type deploymentConfig struct {
 
 // key is equal for deployments that can stand in for each other.
 func (c deploymentConfig) key() string {
-	return fmt.Sprintf("%s/%d/%d/%t/%s", c.engine, c.members, c.oplogMB, c.auth, strings.Join(c.args, " "))
+	return fmt.Sprintf("%s/%d/%d/%d/%t/%s", c.engine, c.shards, c.members, c.oplogMB, c.auth, strings.Join(c.args, " "))
 }
 
 // deployment is running servers.
@@ -66,6 +72,7 @@ type deployment struct {
 	uri string
 	// One of them is set.
 	set      *engine.ReplicaSet
+	sharded  *engine.Sharded
 	embedded *engine.Embedded
 	// touched says that a test has signalled the servers.
 	touched bool
@@ -133,6 +140,7 @@ func (e *environment) newMongo(t testing.TB, name string, opts []Option) *Mongo 
 // sees what happens.
 func connect(uri string) (*mongo.Client, error) {
 	opts := options.Client().ApplyURI(uri).SetAppName("testenv").
+		SetWriteConcern(writeconcern.Majority()).
 		SetRetryReads(false).SetRetryWrites(false).SetServerSelectionTimeout(30 * time.Second)
 	client, err := mongo.Connect(opts)
 	if err != nil {
@@ -160,29 +168,23 @@ func (e *environment) take(cfg deploymentConfig) *deployment {
 // start starts a deployment.
 func (e *environment) start(t testing.TB, cfg deploymentConfig) *deployment {
 	t.Helper()
+	if cfg.engine == MongoD {
+		e.require(t, MongoD)
+	}
+	if cfg.shards > 0 {
+		e.require(t, MongoS)
+	}
 	ctx, cancel := starting()
 	defer cancel()
 	d := &deployment{cfg: cfg}
 	var err error
-	if cfg.engine == Embedded {
-		d.embedded, err = engine.StartEmbedded(ctx, engine.EmbeddedConfig{
-			Dir: e.newDir(t, "embedded"), Servers: []string{embeddedServer},
-		})
-		if err == nil {
-			d.uri = d.embedded.MongoDB[embeddedServer]
-		}
-	} else {
-		e.require(t, MongoD)
-		var path string
-		if path, err = engine.FindMongoD(); err == nil {
-			d.set, err = engine.StartReplicaSet(ctx, engine.ReplicaSetConfig{
-				MongoD: path, Dir: e.newDir(t, "mongod"), Members: cfg.members,
-				OplogMB: cfg.oplogMB, Auth: cfg.auth, Args: cfg.args,
-			})
-		}
-		if err == nil {
-			d.uri = d.set.URI
-		}
+	switch {
+	case cfg.engine == Embedded:
+		err = d.startEmbedded(ctx, e.newDir(t, "embedded"))
+	case cfg.shards > 0:
+		err = d.startSharded(ctx, e.newDir(t, "sharded"))
+	default:
+		err = d.startReplicaSet(ctx, e.newDir(t, "mongod"))
 	}
 	if err != nil {
 		t.Fatalf("testenv: start %s: %v", cfg.engine, err)
@@ -190,12 +192,52 @@ func (e *environment) start(t testing.TB, cfg deploymentConfig) *deployment {
 	return d
 }
 
+func (d *deployment) startEmbedded(ctx context.Context, dir string) (err error) {
+	d.embedded, err = engine.StartEmbedded(ctx, engine.EmbeddedConfig{Dir: dir, Servers: []string{embeddedServer}})
+	if err == nil {
+		d.uri = d.embedded.MongoDB[embeddedServer]
+	}
+	return err
+}
+
+func (d *deployment) startReplicaSet(ctx context.Context, dir string) error {
+	path, err := engine.FindMongoD()
+	if err != nil {
+		return err
+	}
+	d.set, err = engine.StartReplicaSet(ctx, engine.ReplicaSetConfig{
+		MongoD: path, Dir: dir, Members: d.cfg.members, OplogMB: d.cfg.oplogMB, Auth: d.cfg.auth, Args: d.cfg.args,
+	})
+	if err == nil {
+		d.uri = d.set.URI
+	}
+	return err
+}
+
+func (d *deployment) startSharded(ctx context.Context, dir string) error {
+	mongod, err := engine.FindMongoD()
+	if err != nil {
+		return err
+	}
+	mongos, err := engine.FindMongoS()
+	if err != nil {
+		return err
+	}
+	d.sharded, err = engine.StartSharded(ctx, engine.ShardedConfig{
+		MongoD: mongod, MongoS: mongos, Dir: dir, Shards: d.cfg.shards, OplogMB: d.cfg.oplogMB,
+	})
+	if err == nil {
+		d.uri = d.sharded.URI
+	}
+	return err
+}
+
 // giveBack makes a deployment ready for its next test, or stops one that cannot
 // be.
 func (e *environment) giveBack(t testing.TB, d *deployment) {
 	t.Helper()
 	// A new stand-in is cheaper than an emptied one, and its oplog is empty.
-	reusable := !d.cfg.fresh && !d.touched && !t.Failed() && d.set != nil
+	reusable := !d.cfg.fresh && !d.touched && !t.Failed() && d.embedded == nil
 	if reusable {
 		if err := empty(d.uri); err != nil {
 			t.Logf("testenv: stop a deployment that cannot be emptied: %v", err)
@@ -240,20 +282,24 @@ func empty(uri string) (err error) {
 // stop ends the servers. Their data is thrown away with the process's
 // directory, so that nothing is lost by killing them.
 func (d *deployment) stop() error {
-	if d.set != nil {
-		return d.set.Stop()
+	var errs []error
+	for _, s := range d.servers() {
+		errs = append(errs, s.Kill())
 	}
-	return d.embedded.Kill()
+	return errors.Join(errs...)
 }
 
 // servers are the deployment's processes.
 func (d *deployment) servers() []*engine.Server {
-	if d.set == nil {
+	switch {
+	case d.embedded != nil:
 		return []*engine.Server{d.embedded.Server}
+	case d.sharded != nil:
+		return d.sharded.Servers()
 	}
-	var servers []*engine.Server
-	for _, m := range d.set.Members {
-		servers = append(servers, m.Server)
+	servers := make([]*engine.Server, len(d.set.Members))
+	for i, m := range d.set.Members {
+		servers[i] = m.Server
 	}
 	return servers
 }
@@ -265,8 +311,15 @@ func (m *Mongo) Servers() []*engine.Server {
 	return m.d.servers()
 }
 
-// ReplicaSet is the deployment's replica set; nil on the stand-in. It goes to
-// no other test afterwards.
+// Sharded is the deployment's sharded cluster; nil if it is none. It goes to no
+// other test afterwards.
+func (m *Mongo) Sharded() *engine.Sharded {
+	m.d.touched = true
+	return m.d.sharded
+}
+
+// ReplicaSet is the deployment's replica set; nil on the stand-in and for a
+// sharded cluster. It goes to no other test afterwards.
 func (m *Mongo) ReplicaSet() *engine.ReplicaSet {
 	m.d.touched = true
 	return m.d.set

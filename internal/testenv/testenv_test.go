@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/tributarydb/tributary/internal/testenv"
 )
@@ -81,6 +83,82 @@ func TestFreezeAndThaw(t *testing.T) {
 		}
 		testenv.Eventually(t, time.Minute, func() error { return source.Client.Ping(t.Context(), nil) })
 	})
+}
+
+func TestReplicaSetFailsOver(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Members(3))
+	docs := source.Client.Database("shop").Collection("orders")
+	if _, err := docs.InsertOne(t.Context(), bson.D{{Key: "_id", Value: "one"}}); err != nil {
+		t.Fatal(err)
+	}
+	set := source.ReplicaSet()
+	if err := set.Members[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, time.Minute, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := docs.InsertOne(ctx, bson.D{{Key: "_id", Value: bson.NewObjectID()}})
+		return err
+	})
+	if err := set.Members[0].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAuth(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Auth())
+	checkMongo(t, source)
+	member := source.ReplicaSet().Members[0]
+	stranger, err := mongo.Connect(options.Client().ApplyURI("mongodb://" + member.Address + "/?directConnection=true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := stranger.Disconnect(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := stranger.ListDatabaseNames(t.Context(), bson.D{}); err == nil {
+		t.Error("a stranger may list databases")
+	}
+}
+
+func TestShardedCluster(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Shards(2))
+	if _, err := source.Client.Database("shop").Collection("orders").InsertOne(t.Context(), bson.D{{Key: "_id", Value: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	var shards struct {
+		Shards []bson.Raw `bson:"shards"`
+	}
+	if err := source.Client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "listShards", Value: 1}}).Decode(&shards); err != nil {
+		t.Fatal(err)
+	}
+	if len(shards.Shards) != 2 {
+		t.Errorf("cluster has %d shards, want 2", len(shards.Shards))
+	}
+}
+
+func TestRealBrokerSurvivesKill(t *testing.T) {
+	broker := testenv.FreshKafka(t, nil)
+	checkBroker(t, broker.Brokers, "before")
+	if err := broker.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := broker.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkBroker(t, broker.Brokers, "after")
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(t.Context(), "before.changes")
+	if err != nil || len(topics) != 1 || topics.Error() != nil {
+		t.Errorf("topic is gone after the restart: %v %v", topics, err)
+	}
 }
 
 // checkBroker makes a topic and sends a record through it in a transaction.

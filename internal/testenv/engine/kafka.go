@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -125,7 +126,14 @@ func (b *Broker) answers(ctx context.Context) error {
 		return fmt.Errorf("connect to broker: %w", err)
 	}
 	defer client.Close()
-	return client.Ping(ctx)
+	metadata, err := kadm.NewClient(client).BrokerMetadata(ctx)
+	if err != nil {
+		return fmt.Errorf("ask broker for metadata: %w", err)
+	}
+	if len(metadata.Brokers) == 0 {
+		return errors.New("broker is not let in yet")
+	}
+	return nil
 }
 
 // brokerSettings are those of a small broker with production's semantics:
@@ -151,6 +159,9 @@ func brokerSettings(cfg KafkaConfig, ports []int) map[string]string {
 		"share.coordinator.state.topic.replication.factor": "1",
 		"share.coordinator.state.topic.min.isr":            "1",
 		"group.initial.rebalance.delay.ms":                 "0",
+		// A broker that was killed is let in again when its old session is over.
+		"broker.session.timeout.ms":    "2000",
+		"broker.heartbeat.interval.ms": "500",
 		// How late a dead producer's transaction is found to have timed out.
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 		// Each index file is made at its full size; most topics here are small.

@@ -1,0 +1,25 @@
+// Package front stands between MongoDB clients and a FerretDB server and mends
+// what would make the stand-in useless for tests of replication. Everything
+// else passes through unchanged, byte for byte.
+//
+// What it mends:
+//
+//   - Order. FerretDB writes a document and its oplog entry one after the other,
+//     and concurrent writers overtake each other in between. The front lets one
+//     write command run at a time, so that the oplog's natural order, its ts
+//     order and the order of the effects are the same.
+//   - Tailing. FerretDB closes a tailable cursor whose first batch is not full
+//     and reads the whole oplog every 10 ms while one waits. The front serves
+//     tailable cursors on local.oplog.rs itself and asks the server only after a
+//     write.
+//   - Long updates. FerretDB keeps a database connection for every statement of
+//     an update command and hangs for good at the hundredth. The front sends a
+//     long command in pieces and puts the answers together.
+//   - Refused types. FerretDB closes the connection when it meets a BSON type
+//     that it does not know, which a client takes for a network error. The front
+//     answers with an error that names the type and the field.
+//
+// Terms. A client is what connects to the front; the server is FerretDB. A
+// command is the body of one OP_MSG message together with its document
+// sequences.
+package front
