@@ -100,9 +100,12 @@ func (c *Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"commit interval", c.CommitInterval}, {"watermark interval", c.WatermarkInterval},
-		{"idle interval", c.IdleInterval}, {"transaction timeout", c.TransactionTimeout},
-		{"session timeout", c.SessionTimeout}, {"drain timeout", c.DrainTimeout},
+		{"commit interval", c.CommitInterval},
+		{"watermark interval", c.WatermarkInterval},
+		{"idle interval", c.IdleInterval},
+		{"transaction timeout", c.TransactionTimeout},
+		{"session timeout", c.SessionTimeout},
+		{"drain timeout", c.DrainTimeout},
 	} {
 		if d.value < 0 {
 			fault("%s %s is negative", d.name, d.value)

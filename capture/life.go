@@ -8,6 +8,7 @@ import (
 
 	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/wire"
 	"golang.org/x/sync/errgroup"
@@ -43,7 +44,7 @@ func (s *Service) life(ctx context.Context, alive func()) error {
 		s.cfg.Report.Count("events", s.published+p.total)
 	}
 	defer func() { s.published += p.total }()
-	s.cfg.Log.Info().Stringer("position", p.position).Msg("capture follows the source")
+	s.cfg.Log.Info().Stringer(logfield.Position, p.position).Msg("capture follows the source")
 	return s.stream(ctx, p, t)
 }
 

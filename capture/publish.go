@@ -95,13 +95,11 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 		return context.Cause(ctx)
 	}
 	entries, bytes, drained, failed := b.len(), len(b.raw), b.drained, b.err
-	if b.len() > 0 {
+	if !b.last.IsZero() {
 		p.applyClasses(b)
 		p.events += b.events
-		if b.last.Compare(p.position) > 0 {
-			p.position = b.last
-			p.marks.pass(b.last.Time)
-		}
+		p.position = b.last
+		p.marks.pass(b.last.Time)
 	}
 	if err := p.produce(ctx, b); err != nil {
 		return err

@@ -59,7 +59,9 @@ func (s *script) insert(coll string, id any) bson.Timestamp {
 
 func (s *script) insertUUID(coll string, id any, uuid event.UUID) bson.Timestamp {
 	return s.append(bson.D{
-		{Key: "op", Value: "i"}, {Key: "ns", Value: "shop." + coll}, {Key: "ui", Value: bson.Binary{Subtype: 4, Data: uuid[:]}},
+		{Key: "op", Value: "i"},
+		{Key: "ns", Value: "shop." + coll},
+		{Key: "ui", Value: bson.Binary{Subtype: 4, Data: uuid[:]}},
 		{Key: "o", Value: bson.D{{Key: "_id", Value: id}, {Key: "n", Value: int32(1)}}},
 	})
 }
@@ -70,7 +72,9 @@ func (s *script) delete(coll string, id any) bson.Timestamp {
 
 func (s *script) create(coll string, uuid event.UUID, options ...bson.E) bson.Timestamp {
 	return s.append(bson.D{
-		{Key: "op", Value: "c"}, {Key: "ns", Value: "shop.$cmd"}, {Key: "ui", Value: bson.Binary{Subtype: 4, Data: uuid[:]}},
+		{Key: "op", Value: "c"},
+		{Key: "ns", Value: "shop.$cmd"},
+		{Key: "ui", Value: bson.Binary{Subtype: 4, Data: uuid[:]}},
 		{Key: "o", Value: append(bson.D{{Key: "create", Value: coll}}, options...)},
 	})
 }

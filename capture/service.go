@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
@@ -195,7 +196,7 @@ func (s *Service) pause(ctx context.Context) {
 }
 
 func (s *Service) retrying(a retry.Attempt) {
-	s.cfg.Log.Warn().Err(a.Err).Time("until", a.Until).Dur("wait", a.Wait).Msg("capture begins again at its committed position")
+	s.cfg.Log.Warn().Err(a.Err).Time(logfield.Until, a.Until).Stringer(logfield.Wait, a.Wait).Msg("capture begins again at its committed position")
 	s.cfg.Report.Retrying(a.Since, a.Until, a.Err.Error())
 }
 

@@ -48,9 +48,6 @@ type tail interface {
 type mongoSource struct {
 	client *mongo.Client
 	keep   func(db, coll string) bool
-	// standin says that the server keeps entries in another order than their
-	// cluster times; see standinTail. It is set by describe.
-	standin bool
 }
 
 func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
@@ -61,7 +58,6 @@ func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
 	if err := d.CheckSource(); err != nil {
 		return event.Source{}, &sourceError{err}
 	}
-	s.standin = d.Standin
 	return event.Source{Deployment: d.ID, Mode: ModeOplog, ServerVersion: d.Version}, nil
 }
 
@@ -84,13 +80,6 @@ func (s *mongoSource) start(ctx context.Context) (event.Position, []event.UUID, 
 	return event.Position{Time: t}, whole, nil
 }
 
-func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, event.Position, error) {
-	if s.standin {
-		return openStandinTail(ctx, s.oplog(), from)
-	}
-	return s.openOplog(ctx, from)
-}
-
 // oplog reads at the primary: only there is what an idle cursor has seen not
 // older than what was read before a failover.
 func (s *mongoSource) oplog() *mongo.Collection {
@@ -98,16 +87,19 @@ func (s *mongoSource) oplog() *mongo.Collection {
 		options.Collection().SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary()))
 }
 
-// openOplog opens a tailing cursor at the position. The first entry must be the
+// open opens a tailing cursor at the position. The first entry must be the
 // position itself, ts and term: anything else means that the oplog was rolled
 // over, or that this is another history.
-func (s *mongoSource) openOplog(ctx context.Context, from event.Position) (tail, event.Position, error) {
+func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, event.Position, error) {
 	cursor, err := s.oplog().Find(ctx, bson.D{{Key: "ts", Value: bson.D{{Key: "$gte", Value: from.Time}}}},
 		options.Find().SetCursorType(options.TailableAwait).SetNoCursorTimeout(true).SetMaxAwaitTime(awaitTime))
 	if err != nil {
 		return nil, from, &sourceError{fmt.Errorf("open oplog position=%s: %w", from, err)}
 	}
 	t := &oplogTail{cursor: cursor}
+	if from.Time.T <= 1 { // the earliest time there is: the oplog was empty
+		return t, from, nil
+	}
 	held, err := t.first(ctx)
 	switch {
 	case err == nil && held.Time == from.Time && (from.Term == 0 || held.Term == from.Term):
@@ -149,17 +141,20 @@ func (s *mongoSource) oldest(ctx context.Context) (event.Position, error) {
 // cluster times and which shows an entry only once all before it are there.
 type oplogTail struct{ cursor *mongo.Cursor }
 
-// first waits for the first entry.
+// first waits for the first entry: the reply to the find may be empty, so the
+// next one is waited for as well.
 func (t *oplogTail) first(ctx context.Context) (event.Position, error) {
-	if !t.cursor.TryNext(ctx) {
+	for range 2 {
+		if t.cursor.TryNext(ctx) {
+			return entryPosition(t.cursor.Current)
+		}
 		if err := t.failure(); err != nil {
 			return event.Position{}, err
 		}
-		// Right after an election the majority point may be behind for a
-		// moment; a deployment restored from a backup stays behind.
-		return event.Position{}, &transientError{errors.New("open oplog: the source has no entry at or after the position: hint: if it was restored from a backup, start a new pipeline name with a full load")}
 	}
-	return entryPosition(t.cursor.Current)
+	// Right after an election the majority point may be behind for a moment; a
+	// deployment restored from a backup stays behind.
+	return event.Position{}, &transientError{errors.New("open oplog: the source has no entry at or after the position: hint: if it was restored from a backup, start a new pipeline name with a full load")}
 }
 
 func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err error) {

@@ -242,3 +242,16 @@ func addPartitions(t testing.TB, cfg Config) {
 		t.Fatal(err)
 	}
 }
+
+func loadPosition(t testing.TB, cfg Config) event.Position {
+	t.Helper()
+	view, err := state.Load(t.Context(), cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ok := view.Position()
+	if !ok {
+		t.Fatal("pipeline has no position")
+	}
+	return p.PublishedThrough
+}
