@@ -126,6 +126,9 @@ func (x *executor) target() event.Namespace {
 func (x *executor) create(ctx context.Context) (string, error) {
 	target := x.target()
 	opts, err := createOptions(x.event.DDL)
+	if err == nil {
+		opts, err = withIDIndex(opts, firstIDIndex())
+	}
 	if err != nil {
 		return "", &ddlError{x.event, err}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -18,6 +19,9 @@ const (
 	fetchBytes = 8 << 20
 	// fetchPartitionBytes is one partition's part of it.
 	fetchPartitionBytes = 1 << 20
+	// fetchWait is how long a broker holds a fetch that has nothing to return:
+	// a partition that is opened or resumed meanwhile waits for its end.
+	fetchWait = 250 * time.Millisecond
 	// minQueueBytes is what every partition's queue may hold, however many
 	// there are.
 	minQueueBytes = 1 << 20
@@ -58,6 +62,7 @@ func newFetcher(cfg kafka.Config, budget int64) (*fetcher, error) {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		// For the group's registration, which goes to the only partition.
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -41,6 +42,41 @@ func createOptions(listed bson.Raw) (bson.Raw, error) {
 		dst = append(dst, e.Raw...)
 	}
 	return rawbson.End(dst, at), nil
+}
+
+// withIDIndex adds the definition of the _id index to the options of a create
+// command, unless it is there. An oplog's create that has none means the first
+// version of it, v: 1, and a later server would make v: 2.
+func withIDIndex(opts, spec bson.Raw) (bson.Raw, error) {
+	for _, name := range []string{"idIndex", "viewOn", "clusteredIndex"} {
+		if _, err := opts.LookupErr(name); err == nil {
+			return opts, nil
+		}
+	}
+	spec, err := mongodb.CreatableIndex(spec)
+	if err != nil {
+		return nil, err
+	}
+	body, err := rawbson.Body(opts)
+	if err != nil {
+		return nil, fmt.Errorf("read collection options: %w", err)
+	}
+	dst, at := rawbson.Begin(nil)
+	dst = append(dst, body...)
+	dst = rawbson.AppendValue(dst, bson.TypeEmbeddedDocument, "idIndex", spec)
+	return rawbson.End(dst, at), nil
+}
+
+// firstIDIndex is the _id index as versions before 3.4 made it.
+func firstIDIndex() bson.Raw {
+	spec, at := rawbson.Begin(nil)
+	spec = rawbson.AppendInt32(spec, "v", 1)
+	spec = rawbson.AppendHeader(spec, bson.TypeEmbeddedDocument, "key")
+	spec, key := rawbson.Begin(spec)
+	spec = rawbson.AppendInt32(spec, "_id", 1)
+	spec = rawbson.End(spec, key)
+	spec = rawbson.AppendString(spec, "name", "_id_")
+	return rawbson.End(spec, at)
 }
 
 // createCollection creates a collection or view with options from

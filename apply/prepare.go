@@ -142,11 +142,27 @@ func (p *preparer) create(ctx context.Context, m *state.Manifest, c *state.Colle
 	if err := p.store.putCollection(ctx, record); err != nil {
 		return err
 	}
+	if opts, err = withListedIDIndex(opts, c.Indexes); err != nil {
+		return fmt.Errorf("prepare target %s: %w", target, err)
+	}
 	if err := createCollection(ctx, p.client, target, opts); err != nil {
 		return err
 	}
 	record.Ready = true
 	return p.store.putCollection(ctx, record)
+}
+
+// withListedIDIndex adds the source's _id index to create options where the
+// destination would make another one: an older version of it.
+func withListedIDIndex(opts bson.Raw, indexes [][]byte) (bson.Raw, error) {
+	for _, spec := range indexes {
+		spec := bson.Raw(spec)
+		name, _ := spec.Lookup("name").StringValueOK()
+		if version, ok := spec.Lookup("v").AsInt64OK(); name == "_id_" && ok && version < 2 {
+			return withIDIndex(opts, spec)
+		}
+	}
+	return opts, nil
 }
 
 // orderViews returns the views so that each comes after the view it reads.

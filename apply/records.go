@@ -188,8 +188,9 @@ const (
 // deferredRecord is an index that was built in a weaker form, or not at all.
 type deferredRecord struct {
 	ID deferredID `bson:"_id"`
-	// Spec is the index as the source has it, in creatable form.
-	Spec   bson.Raw `bson:"spec"`
+	// Spec is the index as the source has it, in creatable form: as bytes,
+	// since no server stores every index's field names ("a.b", "$gt").
+	Spec   []byte `bson:"spec"`
 	Reason string   `bson:"reason"`
 	Error  string   `bson:"error"`
 }

@@ -46,6 +46,9 @@ type rig struct {
 	client *kgo.Client
 	// clock is the time of the last event.
 	clock uint32
+	// byNamespace are the collections whose events keep the order of the
+	// whole collection.
+	byNamespace map[event.Namespace]bool
 	// edit changes the configuration of services.
 	edit func(*Config)
 }
@@ -239,7 +242,11 @@ func (r *rig) records(t testing.TB, e *event.Event) []*kgo.Record {
 		t.Fatal(err)
 	}
 	if e.Op.IsData() {
-		key, err := route.AppendKey(nil, e.NS, e.ID(), route.ByDocument)
+		class := route.ByDocument
+		if r.byNamespace[e.NS] {
+			class = route.ByNamespace
+		}
+		key, err := route.AppendKey(nil, e.NS, e.ID(), class)
 		if err != nil {
 			t.Fatal(err)
 		}

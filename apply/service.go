@@ -230,7 +230,7 @@ func (s *Service) register(ctx context.Context, g *groupRecord) {
 		s.log.Warn().Err(err).Msg("group was not registered")
 		return
 	}
-	s.fetcher.client.Produce(ctx, record, func(_ *kgo.Record, err error) {
+	s.fetcher.client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) {
 		if err != nil {
 			s.log.Warn().Err(err).Msg("group was not registered")
 		}
