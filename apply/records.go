@@ -191,6 +191,6 @@ type deferredRecord struct {
 	// Spec is the index as the source has it, in creatable form: as bytes,
 	// since no server stores every index's field names ("a.b", "$gt").
 	Spec   []byte `bson:"spec"`
-	Reason string   `bson:"reason"`
-	Error  string   `bson:"error"`
+	Reason string `bson:"reason"`
+	Error  string `bson:"error"`
 }
