@@ -193,10 +193,14 @@ func (m *Member) Status(ctx context.Context) (status state.Status, err error) {
 	if err != nil {
 		return state.Status{}, fmt.Errorf("ask %s for its status: %w", m.Name, err)
 	}
-	if err := json.Unmarshal(body, &status); err != nil {
+	var services []state.Status
+	if err := json.Unmarshal(body, &services); err != nil {
 		return state.Status{}, fmt.Errorf("read status of %s: %w", m.Name, err)
 	}
-	return status, nil
+	if len(services) != 1 {
+		return state.Status{}, fmt.Errorf("read status of %s: it runs %d services, want 1", m.Name, len(services))
+	}
+	return services[0], nil
 }
 
 // Verify runs `tributary verify` for a destination and returns what it found.

@@ -15,6 +15,9 @@ type Pipeline struct {
 	Destinations []Destination
 	// Partitions of the change and the snapshot topic; 0 leaves the defaults.
 	Partitions int
+	// ChunkBytes and BatchBytes make the full load's chunks and records
+	// smaller, so that there is more to interrupt; 0 leaves the defaults.
+	ChunkBytes, BatchBytes int
 	// LogLevel is "info" if empty.
 	LogLevel string
 }
@@ -47,13 +50,17 @@ func (p Pipeline) Write(path string) error {
 	if level == "" {
 		level = "info"
 	}
-	text, err := yaml.Marshal(yaml.MapSlice{
+	document := yaml.MapSlice{
 		{Key: "name", Value: p.Name},
 		{Key: "source", Value: map[string]string{"uri": p.Source}},
 		{Key: "kafka", Value: kafka},
 		{Key: "destinations", Value: destinations},
 		{Key: "log", Value: map[string]string{"level": level}},
-	})
+	}
+	if p.ChunkBytes > 0 {
+		document = append(document, yaml.MapItem{Key: "snapshot", Value: map[string]int{"chunk": p.ChunkBytes, "batch": p.BatchBytes, "workers": 1}})
+	}
+	text, err := yaml.Marshal(document)
 	if err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}

@@ -230,9 +230,15 @@ func (w *writer) update(ctx context.Context, k *owned) error {
 	return nil
 }
 
-// filter selects a document by _id, with $eq since some are documents.
+// filter selects a document by _id. One that is a document itself is compared
+// with $eq, as it may look like an operator; the stand-in finds by index only
+// what is compared without.
 func (w *writer) filter(k *owned, number uint64) bson.D {
-	return bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: k.id(number)}}}}
+	id := k.id(number)
+	if _, ok := id.(bson.D); ok {
+		id = bson.D{{Key: "$eq", Value: id}}
+	}
+	return bson.D{{Key: "_id", Value: id}}
 }
 
 // transaction changes a few documents of several kinds together.

@@ -1,0 +1,178 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tributarydb/tributary/internal/e2e/stack"
+	"github.com/tributarydb/tributary/internal/e2e/workload"
+	"github.com/tributarydb/tributary/internal/testenv"
+	"github.com/tributarydb/tributary/internal/testenv/engine"
+	"github.com/tributarydb/tributary/internal/verify"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+const (
+	// testTimeout bounds one pair of engines.
+	testTimeout = 90 * time.Second
+	// rounds is how often every service is killed.
+	rounds = 3
+	// maxLife is the longest time between two kills, maxDeath how long a
+	// killed service stays away.
+	maxLife, maxDeath = 2 * time.Second, 500 * time.Millisecond
+)
+
+// TestKillAnything kills every service at random moments, from the first second
+// of the full load on, while the source is being written to. Afterwards nothing
+// may differ and nothing may have been published twice. TRIBUTARY_SEED repeats
+// the choices of a run.
+func TestKillAnything(t *testing.T) {
+	testenv.Each(t, func(t *testing.T, e testenv.Pair) {
+		seed := seedOf(t)
+		ctx, cancel := context.WithTimeoutCause(t.Context(), testTimeout, fmt.Errorf("not done after %s, seed %d", testTimeout, seed))
+		defer cancel()
+		source, destination := e.NewSource(t), e.NewDestination(t)
+		work := workload.Config{Client: source.Client, Seed: seed, Standin: !e.Exact, DDL: true, Documents: 2000, Rate: 60}
+		if e.Exact {
+			work.Documents, work.Rate = 20_000, 400
+		}
+		if err := workload.Load(ctx, work, nil); err != nil {
+			t.Fatal(err)
+		}
+		fleet := newFleet(ctx, t, stack.Pipeline{
+			Name: e.Pipeline, Brokers: e.Brokers, Source: source.URI, Partitions: 3,
+			ChunkBytes: 256 << 10, BatchBytes: 32 << 10,
+			Destinations: []stack.Destination{
+				{Name: "eu", URI: destination.URI, Databases: map[string]string{"shop": "shop_eu"}},
+			},
+		})
+		killUnderWrites(ctx, t, fleet, workload.NewLive(work), seed)
+
+		r, err := fleet.Verify(ctx, "eu")
+		if err != nil {
+			fatal(t, fleet, err)
+		}
+		if r.Verdict != verify.Equal {
+			if err := verify.WriteTable(t.Output(), r); err != nil {
+				t.Error(err)
+			}
+			fatal(t, fleet, fmt.Errorf("verdict %s %s, want equal", r.Verdict, r.Cause))
+		}
+		events, err := stack.CountEvents(ctx, e.Brokers, e.Pipeline)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d events of documents and %d definitions, %d collections compared", events.Data, events.Definitions, len(r.Collections))
+		if events.Repeated > 0 || events.Data == 0 {
+			t.Errorf("%d events were published, %d of them twice", events.Data, events.Repeated)
+		}
+	})
+}
+
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("TRIBUTARY_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("TRIBUTARY_SEED: %v", err)
+		}
+	}
+	t.Logf("TRIBUTARY_SEED=%d", seed)
+	return seed
+}
+
+// newFleet prepares the services, which are killed when the test ends.
+func newFleet(ctx context.Context, t *testing.T, p stack.Pipeline) *stack.Fleet {
+	t.Helper()
+	binary, err := engine.Build(ctx, "tributary", ".", "./cmd/tributary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet, err := stack.NewFleet(t.TempDir(), binary, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := fleet.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return fleet
+}
+
+// killUnderWrites starts the services and kills each of them several times
+// while the source is written to, then stops writing.
+func killUnderWrites(ctx context.Context, t *testing.T, fleet *stack.Fleet, live *workload.Live, seed uint64) {
+	t.Helper()
+	writing, stopWriting := context.WithCancel(ctx)
+	defer stopWriting()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return live.Run(writing) })
+	g.Go(func() error {
+		defer stopWriting()
+		return killAll(ctx, t, fleet, rand.New(rand.NewPCG(seed, 1)))
+	})
+	if err := g.Wait(); err != nil {
+		fatal(t, fleet, err)
+	}
+	t.Logf("written: %+v", live.Stats())
+}
+
+// killAll kills every service a few times, in random order.
+func killAll(ctx context.Context, t *testing.T, fleet *stack.Fleet, random *rand.Rand) error {
+	if err := fleet.Start(); err != nil {
+		return err
+	}
+	for range rounds {
+		for _, i := range random.Perm(len(fleet.Members)) {
+			m := fleet.Members[i]
+			if err := pause(ctx, time.Duration(random.Int64N(int64(maxLife)))); err != nil {
+				return err
+			}
+			if err := fleet.Check(); err != nil {
+				return err
+			}
+			t.Logf("kill %s", m.Name)
+			if err := m.Kill(); err != nil {
+				return err
+			}
+			if err := pause(ctx, time.Duration(random.Int64N(int64(maxDeath)))); err != nil {
+				return err
+			}
+			if err := m.Start(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pause waits, since what is tested here is what happens meanwhile.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fatal ends the test with what the services said last.
+func fatal(t *testing.T, fleet *stack.Fleet, err error) {
+	t.Helper()
+	for _, m := range fleet.Members {
+		t.Logf("--- %s\n%s", m.Name, m.Tail(30))
+	}
+	t.Fatal(err)
+}
