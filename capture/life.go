@@ -42,6 +42,9 @@ func (s *Service) life(ctx context.Context, alive func()) error {
 		alive()
 		s.cfg.Report.Set(state.StateRunning, "")
 		s.cfg.Report.Count("events", s.published+p.total)
+		if s.cfg.seams.committed != nil {
+			s.cfg.seams.committed(p.position)
+		}
 	}
 	defer func() { s.published += p.total }()
 	s.cfg.Log.Info().Stringer(logfield.Position, p.position).Msg("capture follows the source")

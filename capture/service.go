@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/mongodb"
@@ -27,6 +28,8 @@ type seams struct {
 	source entrySource
 	// producer is given the Kafka client of each life.
 	producer func(*kgo.Client)
+	// committed is told each committed position.
+	committed func(event.Position)
 }
 
 // Service is one capture process: active or standing by.
