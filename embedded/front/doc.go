@@ -15,6 +15,8 @@
 //   - Long updates. FerretDB keeps a database connection for every statement of
 //     an update command and hangs for good at the hundredth. The front sends a
 //     long command in pieces and puts the answers together.
+//   - Index versions. FerretDB lists indexes with v: 2 and refuses to create
+//     them so. The front takes it off.
 //   - Refused types. FerretDB closes the connection when it meets a BSON type
 //     that it does not know, which a client takes for a network error. The front
 //     answers with an error that names the type and the field.

@@ -178,8 +178,10 @@ func (s *session) handle(ctx context.Context, m message, c command) (message, er
 		return s.read(ctx, m, c)
 	case "update":
 		return s.write(ctx, c, func() (message, error) { return s.update(c) })
+	case "createIndexes":
+		return s.write(ctx, c, func() (message, error) { return s.createIndexes(c) })
 	case "insert", "delete", "findAndModify", "findandmodify", "create", "drop", "dropDatabase", "renameCollection",
-		"createIndexes", "dropIndexes", "deleteIndexes":
+		"dropIndexes", "deleteIndexes":
 		return s.write(ctx, c, func() (message, error) { return s.ask(m.expectingReply()) })
 	}
 	return s.ask(m)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/tributarydb/tributary/internal/testenv/engine"
 )
@@ -14,10 +15,20 @@ func (e *environment) newBroker(t testing.TB, name string) Broker {
 	if name == Kafka {
 		return Broker{KafkaEngine: Kafka, Brokers: e.realBroker(t)}
 	}
-	cluster, err := kfake.NewCluster(
+	return newStandIn(t, nil)
+}
+
+// newStandIn starts a kfake cluster.
+func newStandIn(t testing.TB, opts []kfake.Opt) Broker {
+	t.Helper()
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
+		// The last protocol before transaction.version 2: in its version of that,
+		// an older producer that aborts after it was fenced takes over the epoch of
+		// the newer one.
+		kfake.MaxVersions(kversion.V3_9_0()),
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": "26214400"}),
-	)
+	}, opts...)...)
 	if err != nil {
 		t.Fatalf("testenv: start kfake: %v", err)
 	}

@@ -107,10 +107,11 @@ func RequireKafka(t testing.TB) Broker {
 	return e.newBroker(t, Kafka)
 }
 
-// StandIn is a kfake cluster of the test's own.
-func StandIn(t testing.TB) Broker {
+// StandIn is a kfake cluster of the test's own, with opts added to the usual
+// ones.
+func StandIn(t testing.TB, opts ...kfake.Opt) Broker {
 	t.Helper()
-	return environmentOf(t).newBroker(t, KFake)
+	return newStandIn(t, opts)
 }
 
 // NewPipeline is a legal pipeline name that no other test uses.
