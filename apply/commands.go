@@ -18,7 +18,8 @@ const (
 )
 
 var (
-	errNoPipelines = errors.New("the document has a top-level Timestamp(0, 0) or does not begin with _id, and this destination has no pipeline updates to store it exactly: hint: use a MongoDB server, 4.2 or later")
+	errNoPipelines = errors.New("the document has a top-level Timestamp(0, 0), and this destination has no pipeline updates to store it as it is: hint: use a MongoDB server, 4.2 or later")
+	errIDFirst     = errors.New("the document does not begin with _id, and this destination stores _id first whatever it is told: hint: use a destination of the source's version")
 	errInexact     = errors.New("the document combines names that begin with $ with a top-level Timestamp(0, 0) or an _id that is not first, which this destination's version cannot store exactly: hint: use a destination of MongoDB 5.0 or later")
 	errNotAtomic   = errors.New("the document has names that begin with $, and this destination, without transactions and before MongoDB 5.0, cannot replace it in one step: hint: use a replica set, or MongoDB 5.0 or later")
 )
@@ -27,8 +28,11 @@ var (
 type abilities struct {
 	// transactions work: batches are atomic.
 	transactions bool
-	// pipelines says that updates may be aggregation pipelines.
+	// pipelines says that an update may be an aggregation pipeline, which
+	// leaves zero timestamps alone.
 	pipelines bool
+	// idAnywhere says that such an update leaves _id where it stands.
+	idAnywhere bool
 	// nestedDollar says that updates may leave names with $ below the top
 	// level (5.0).
 	nestedDollar bool
@@ -95,10 +99,11 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 	switch {
 	case err != nil:
 		return err
-	case !b.able.pipelines:
-		return errNoPipelines
 	case dollar:
 		return errInexact
+	}
+	if err := b.settable(&s); err != nil {
+		return err
 	}
 	// A stub with the _id, then the image: a pipeline update writes it as it
 	// is.
@@ -125,10 +130,22 @@ func (b *commandBuilder) replace(w write) error {
 		return b.insert(w.doc)
 	case s.plain():
 		b.update(w.id, bson.TypeEmbeddedDocument, w.doc)
+		return nil
+	}
+	if err := b.settable(&s); err != nil {
+		return err
+	}
+	b.set(w.id, w.doc)
+	return nil
+}
+
+// settable checks that set stores a document as it is.
+func (b *commandBuilder) settable(s *shape) error {
+	switch {
+	case !s.idFirst && !b.able.idAnywhere:
+		return errIDFirst
 	case !b.able.pipelines:
 		return errNoPipelines
-	default:
-		b.set(w.id, w.doc)
 	}
 	return nil
 }

@@ -159,7 +159,10 @@ func (s *Service) survey(ctx context.Context) error {
 		return err
 	}
 	s.deployment = d
-	s.able = abilities{pipelines: !d.Standin, nestedDollar: !d.Standin && d.AtLeast(5, 0)}
+	s.able = abilities{nestedDollar: !d.Standin && d.AtLeast(5, 0)}
+	if err := probeExact(ctx, s.client, &s.able); err != nil {
+		return err
+	}
 	reason := "switched off by configuration"
 	if s.cfg.ExactlyOnce != ExactlyOnceOff {
 		if s.able.transactions, reason, err = mongodb.ProbeTransactions(ctx, s.client); err != nil {
