@@ -12,14 +12,16 @@ import (
 )
 
 const (
+	// maxChunksPerCollection bounds the work items of one collection.
+	maxChunksPerCollection = 4096
 	// samplesPerChunk makes chunks of a collection differ by a fifth or so.
 	samplesPerChunk = 20
-	// maxChunksPerCollection bounds the work items of one collection, and the
-	// number of samples with it.
-	maxChunksPerCollection = 4096
-	// sampledShare is the part of a collection up to which the server samples
-	// by jumping about in it (5 %); for more it would sort all of it.
-	sampledShare = 20
+	// steppedDocuments is the size up to which bounds are found by walking the
+	// whole _id index, which takes a second or two and is exact. Random
+	// documents, taken beyond it, come from a part of a small collection more
+	// than from another. It also keeps all samples below 5 % of a collection,
+	// above which a server would sort all of it.
+	steppedDocuments = 2_000_000
 )
 
 // chunkCount is how many chunks a collection of that size should have.
@@ -42,8 +44,8 @@ func bounds(ctx context.Context, coll *mongo.Collection, documents int64, n int)
 	if n < 2 {
 		return nil, nil
 	}
-	if samples := int64(n) * samplesPerChunk; samples*sampledShare <= documents {
-		ids, err := sample(ctx, coll, samples)
+	if documents > steppedDocuments {
+		ids, err := sample(ctx, coll, int64(n)*samplesPerChunk)
 		if err == nil {
 			return quantiles(ids, n)
 		}

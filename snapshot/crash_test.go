@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -9,6 +11,8 @@ import (
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/testenv"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"golang.org/x/sync/errgroup"
 )
 
 // progressOf sums up what of the latest run is committed.
@@ -20,6 +24,26 @@ func (r *rig) progressOf(t testing.TB) (documents int64, m state.Manifest) {
 		documents += p.Documents
 	}
 	return documents, m
+}
+
+// awaitProgress waits until more documents than that have been committed since
+// the call, or all of them, or until going says no.
+func (r *rig) awaitProgress(t testing.TB, more int64, going func() bool) {
+	t.Helper()
+	before, _ := r.progressOf(t)
+	testenv.Eventually(t, time.Minute, func() error {
+		n, m := r.progressOf(t)
+		if n > before+more || !going() || m.Run != "" && r.allRead(t, m) {
+			return nil
+		}
+		return fmt.Errorf("%d documents are committed, of %d", n-before, more)
+	})
+}
+
+// allRead reports whether every chunk of a run is done.
+func (r *rig) allRead(t testing.TB, m state.Manifest) bool {
+	t.Helper()
+	return loaded(&m)(r.state(t))
 }
 
 func TestKilledProcessesLoseNothingAndRepeatNothing(t *testing.T) {
@@ -36,16 +60,10 @@ func TestKilledProcessesLoseNothingAndRepeatNothing(t *testing.T) {
 		const kills = 2
 		for i := range kills {
 			p := r.startChild(t, fmt.Sprintf("victim-%d", i))
-			before, _ := r.progressOf(t)
-			testenv.Eventually(t, 60*time.Second, func() error {
-				if n, _ := r.progressOf(t); n > before || !p.Running() {
-					return nil
-				}
-				return fmt.Errorf("nothing is committed yet")
-			})
-			// Some way into the load, at whatever it is doing.
-			time.AfterFunc(time.Duration(random.IntN(500))*time.Millisecond, func() { _ = p.Kill() })
-			<-p.Done()
+			r.awaitProgress(t, random.Int64N(total/4), p.Running)
+			if err := p.Kill(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		committed, m := r.progressOf(t)
 		if m.State == state.RunComplete {
@@ -83,4 +101,43 @@ func TestProcessesShareChunks(t *testing.T) {
 			t.Errorf("one read %d, the other %d documents: want a part each of 2400", a, b)
 		}
 	})
+}
+
+func TestServersThatGoAwayAreWaitedFor(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	pair := testenv.Pair{MongoDB: testenv.RequireMongoD(t), Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)}
+	r := newRig(t, pair)
+	orders, capped := event.Namespace{DB: "shop", Coll: "orders"}, event.Namespace{DB: "shop", Coll: "log"}
+	if err := r.source.Client.Database("shop").CreateCollection(t.Context(), capped.Coll,
+		options.CreateCollection().SetCapped(true).SetSizeInBytes(64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	const total = 12_000
+	fill(t, r.source, orders, objectIDs(total/2), 300)
+	fill(t, r.source, capped, objectIDs(total/2), 300)
+	if err := r.publish(t.Context(), watermark(r.now(t))); err != nil {
+		t.Fatal(err)
+	}
+	server := r.source.Servers()[0]
+	var load, watermarks errgroup.Group
+	load.Go(func() error { return r.run(t, r.config("one")) })
+	for range 2 {
+		r.awaitProgress(t, random.Int64N(total/4), func() bool { return true })
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	watermarks.Go(func() error { return r.keepPublishing(ctx) })
+	err := load.Wait()
+	cancel()
+	if err := errors.Join(err, watermarks.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	r.checkLoaded(t, orders, capped)
 }
