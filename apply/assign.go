@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -78,6 +79,10 @@ func (a *assigner) run(ctx context.Context) error {
 		}
 		for _, e := range fetches.Errors() {
 			if errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, kgo.ErrClientClosed) {
+				continue
+			}
+			if kafka.Classify(e.Err) != retry.Stop {
+				a.s.log.Warn().Err(e.Err).Msg("consumer group fails for now") // the client joins again by itself
 				continue
 			}
 			return fmt.Errorf("consumer group %s: %w", route.ApplyGroup(a.s.cfg.Pipeline, a.s.cfg.Destination, a.s.cfg.Group), e.Err)

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -43,6 +45,12 @@ type fetcher struct {
 	client *kgo.Client
 	// budget is what all queues together may hold, in bytes.
 	budget int64
+	// patience bounds how long fetching may fail without any success.
+	patience time.Duration
+	log      zerolog.Logger
+	// failing is when the first of an unbroken row of failures came; of Run's
+	// goroutine.
+	failing time.Time
 
 	mu     sync.Mutex
 	queues map[topicPartition]*queue
@@ -57,7 +65,7 @@ type topicPartition struct {
 	partition int32
 }
 
-func newFetcher(cfg kafka.Config, budget int64) (*fetcher, error) {
+func newFetcher(cfg kafka.Config, budget int64, patience time.Duration, log zerolog.Logger) (*fetcher, error) {
 	client, err := kafka.NewClient(cfg,
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -70,7 +78,7 @@ func newFetcher(cfg kafka.Config, budget int64) (*fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fetcher{client: client, budget: budget, queues: map[topicPartition]*queue{}}, nil
+	return &fetcher{client: client, budget: budget, patience: patience, log: log, queues: map[topicPartition]*queue{}}, nil
 }
 
 // run polls until ctx ends or reading a partition fails for good, then closes
@@ -127,6 +135,9 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		switch {
 		case errors.Is(e.Err, context.Canceled), errors.Is(e.Err, kgo.ErrClientClosed):
+		case kafka.Classify(e.Err) != retry.Stop && f.patient():
+			// The client goes on trying.
+			f.log.Warn().Err(e.Err).Str("topic", e.Topic).Int32("partition", e.Partition).Msg("fetch failed for now")
 		case errors.Is(e.Err, kerr.OffsetOutOfRange):
 			return fmt.Errorf("fetch partition %s/%d: %w: the records at the offset where this destination stands are no longer in the topic (its retention passed) or not yet (the topic was made anew): hint: load the destination again under a new pipeline name or group", e.Topic, e.Partition, errHistoryLost)
 		default:
@@ -134,6 +145,9 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 		}
 	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) > 0 {
+			f.failing = time.Time{}
+		}
 		q, ok := f.queues[topicPartition{p.Topic, p.Partition}]
 		if !ok || len(p.Records) == 0 {
 			return
@@ -141,6 +155,14 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 		q.push(p.Records, f.share())
 	})
 	return nil
+}
+
+// patient reports whether fetching has not failed for too long.
+func (f *fetcher) patient() bool {
+	if f.failing.IsZero() {
+		f.failing = time.Now()
+	}
+	return time.Since(f.failing) < f.patience
 }
 
 // share is what one queue may hold: the budget in equal parts. Shares are not

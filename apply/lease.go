@@ -51,10 +51,13 @@ func keep(ctx context.Context, renew func(context.Context) (bool, error), work f
 				held = time.Now()
 			case err == nil, time.Since(held) > leaseTime-renewTime:
 				cancel(errClaimLost)
-				<-done
-				return fmt.Errorf("renew claim: %w", errClaimLost)
+				return nil
 			}
 		}
 	})
-	return g.Wait()
+	err := g.Wait()
+	if errors.Is(context.Cause(ctx), errClaimLost) {
+		return fmt.Errorf("renew claim: %w", errClaimLost)
+	}
+	return err
 }

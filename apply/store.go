@@ -208,6 +208,6 @@ func (s *store) settle(ctx context.Context, held, next *offsetRecord) (done bool
 	case o.Offset == held.Offset:
 		return false, nil
 	}
-	return false, fmt.Errorf("apply partition %s/%d: the offset record says %d where %d or %d was expected: it was changed by hand: hint: restart apply to take it over",
-		held.ID.Topic, held.ID.Partition, o.Offset, held.Offset, next.Offset)
+	return false, &stateError{fmt.Errorf("apply partition %s/%d: the offset record says %d where %d or %d was expected: it was changed by hand: hint: restart apply to take it over",
+		held.ID.Topic, held.ID.Partition, o.Offset, held.Offset, next.Offset)}
 }

@@ -222,9 +222,12 @@ func run(ctx context.Context, db *mongo.Database, ns event.Namespace, c command)
 // classify decides about errors of a batch.
 func classify(verdict func(error) retry.Verdict) func(error) retry.Verdict {
 	return func(err error) retry.Verdict {
-		var inEvent *eventError
+		var (
+			inEvent *eventError
+			state   *stateError
+		)
 		switch {
-		case errors.As(err, &inEvent), errors.Is(err, errLost), errors.Is(err, errTooLarge):
+		case errors.As(err, &inEvent), errors.As(err, &state), errors.Is(err, errLost), errors.Is(err, errTooLarge):
 			return retry.Stop
 		case errors.Is(err, errHeldDiffers):
 			return retry.Other
