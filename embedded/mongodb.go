@@ -17,6 +17,10 @@ import (
 	"github.com/tributarydb/tributary/embedded/front"
 )
 
+// walSync has SQLite write its log without waiting for the disk at each commit:
+// data outlive the process, also one that is killed, though not the machine.
+const walSync = "_pragma=synchronous(normal)"
+
 // startMongoDB starts every server in group and returns their connection
 // strings when all of them answer. They stop when ctx ends.
 func startMongoDB(ctx context.Context, group *errgroup.Group, cfg config, stderr io.Writer) (map[string]string, error) {
@@ -66,7 +70,7 @@ func startServer(ctx context.Context, group *errgroup.Group, m mongoConfig, log 
 		if err != nil {
 			return "", errors.Join(err, listener.Close())
 		}
-		cfg.Fill, cfg.Trim, closeOplog = o.fill, o.trim, o.db.Close
+		cfg.Fill, cfg.Newest, cfg.Trim, closeOplog = o.fill, o.newest, o.trim, o.db.Close
 	}
 	group.Go(func() error { return errors.Join(front.New(cfg).Run(ctx), closeOplog()) })
 	return "mongodb://" + listener.Addr().String() + "/?directConnection=true", nil
@@ -78,7 +82,7 @@ func startFerretDB(ctx context.Context, group *errgroup.Group, dir string, log *
 		Listener:  ferretdb.ListenerConfig{TCP: "127.0.0.1:0"},
 		Logger:    log,
 		Handler:   "sqlite",
-		SQLiteURL: (&url.URL{Scheme: "file", Opaque: dir + "/"}).String(),
+		SQLiteURL: (&url.URL{Scheme: "file", Opaque: dir + "/", RawQuery: walSync}).String(),
 	})
 	if err != nil {
 		return "", fmt.Errorf("start FerretDB: %w", err)

@@ -89,7 +89,7 @@ type oplog struct {
 // openOplog opens the database local of a server's directory when it is first
 // needed. limit is how many bytes to keep.
 func openOplog(dir string, limit int64) (*oplog, error) {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "local.sqlite")+"?mode=rw&_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "local.sqlite")+"?mode=rw&_pragma=busy_timeout(10000)&"+walSync)
 	if err != nil {
 		return nil, fmt.Errorf("open oplog: %w", err)
 	}
@@ -145,6 +145,18 @@ func (o *oplog) fill(ctx context.Context, after int64, limit int) (last int64, e
 		return 0, err
 	}
 	return last, tx.Commit()
+}
+
+// newest implements [front.Config.Newest].
+func (o *oplog) newest(ctx context.Context) (before int64, err error) {
+	if err := o.tables(ctx); err != nil {
+		return 0, err
+	}
+	query := fmt.Sprintf(`SELECT coalesce(max(_ferretdb_record_id) - 1, 0) FROM %q`, o.entries)
+	if err := o.db.QueryRowContext(ctx, query).Scan(&before); err != nil {
+		return 0, fmt.Errorf("look up newest entry: %w", err)
+	}
+	return before, nil
 }
 
 // trim implements [front.Config.Trim]: it deletes the oldest entries of an oplog

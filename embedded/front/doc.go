@@ -12,6 +12,9 @@
 //     and reads the whole oplog every 10 ms while one waits. The front serves
 //     tailable cursors on local.oplog.rs itself and asks the server only after a
 //     write.
+//   - The newest entry. FerretDB reads and sorts the whole oplog for it, several
+//     times a second where somebody follows the cluster time. The front asks
+//     SQLite.
 //   - Long updates. FerretDB keeps a database connection for every statement of
 //     an update command and hangs for good at the hundredth. The front sends a
 //     long command in pieces and puts the answers together.

@@ -37,6 +37,9 @@ type Config struct {
 	// are none. A record id is at least as large as the entry's ts taken as a
 	// number. Nil where there is no oplog.
 	Fill func(ctx context.Context, after int64, limit int) (last int64, err error)
+	// Newest returns a record id below that of the oplog's last entry and above
+	// that of the one before, where there are such. Nil where there is no oplog.
+	Newest func(ctx context.Context) (before int64, err error)
 	// Trim deletes the oldest entries of an oplog that is too large; nil where
 	// there is none.
 	Trim func(ctx context.Context) error

@@ -122,6 +122,9 @@ func (s *session) read(ctx context.Context, m message, c command) (message, erro
 		if tailable, ok := c.body.Lookup("tailable").BooleanOK(); ok && tailable && c.onOplog("find") && s.front.cfg.Fill != nil {
 			return s.openTail(c)
 		}
+		if c.asksForNewest() && s.front.cfg.Newest != nil {
+			return s.readNewest(ctx, c)
+		}
 	case "getMore":
 		if id, ok := c.body.Lookup("getMore").AsInt64OK(); ok && id > firstTailID && c.onOplog("collection") {
 			return s.readTail(ctx, c, id)
@@ -139,6 +142,34 @@ func (c command) onOplog(key string) bool {
 	db, _ := c.body.Lookup("$db").StringValueOK()
 	collection, _ := c.body.Lookup(key).StringValueOK()
 	return db == "local" && collection == "oplog.rs"
+}
+
+// asksForNewest reports whether a find asks for the oplog's last entry and
+// nothing else: {sort: {$natural: -1}, limit: 1} without a filter.
+func (c command) asksForNewest() bool {
+	if !c.onOplog("find") {
+		return false
+	}
+	filter, _ := c.body.Lookup("filter").DocumentOK()
+	natural, _ := c.body.Lookup("sort", "$natural").AsInt64OK()
+	limit, _ := c.body.Lookup("limit").AsInt64OK()
+	return len(filter) <= 5 && natural == -1 && limit == 1
+}
+
+// readNewest answers such a find from the window.
+func (s *session) readNewest(ctx context.Context, c command) (message, error) {
+	s.front.write.Lock()
+	before, err := s.front.cfg.Newest(ctx)
+	s.front.write.Unlock()
+	if err != nil {
+		return failure(c, err), nil
+	}
+	entries, refusal, err := s.entriesAfter(ctx, c, &cursor{filter: bson.Raw{5, 0, 0, 0, 0}, last: before}, maxBatch)
+	if err != nil || refusal != nil {
+		return refusal, err
+	}
+	// Others may have come since.
+	return cursorAnswer(c, "firstBatch", 0, entries[max(len(entries)-1, 0):])
 }
 
 // openTail answers a find with an empty first batch; entries come with the
