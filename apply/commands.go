@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"encoding/binary"
 	"errors"
 	"strconv"
 
@@ -52,17 +51,26 @@ type command struct {
 type commandBuilder struct {
 	coll    string
 	able    abilities
-	deletes arrayBuffer
-	inserts arrayBuffer
-	updates arrayBuffer
-	bytes   int
+	deletes listCommand
+	inserts listCommand
+	updates listCommand
+}
+
+func newBuilder(coll string, able abilities) commandBuilder {
+	return commandBuilder{
+		coll: coll, able: able,
+		deletes: listCommand{name: "delete", list: "deletes"},
+		inserts: listCommand{name: "insert", list: "documents"},
+		updates: listCommand{name: "update", list: "updates"},
+	}
 }
 
 // full reports whether the builder should be drained before a document of that
 // size is added.
 func (b *commandBuilder) full(size int) bool {
 	n := b.deletes.n + b.inserts.n + b.updates.n
-	return n > 0 && (b.bytes+size > maxCommandBytes || n >= maxCommandWrites)
+	bytes := len(b.deletes.buf) + len(b.inserts.buf) + len(b.updates.buf)
+	return n > 0 && (bytes+size > maxCommandBytes || n >= maxCommandWrites)
 }
 
 // add takes over one write. It copies the documents.
@@ -91,8 +99,8 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 		return err
 	}
 	if s.plain() {
-		b.inserts.add(doc)
-		b.bytes += len(doc)
+		b.inserts.next(b.coll)
+		b.inserts.buf = append(b.inserts.buf, doc...)
 		return nil
 	}
 	dollar, err := b.refused(doc, &s)
@@ -107,9 +115,7 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 	}
 	// A stub with the _id, then the image: a pipeline update writes it as it
 	// is.
-	stub, at := rawbson.Begin(nil)
-	stub = rawbson.AppendValue(stub, s.id.Type, "_id", s.id.Value)
-	b.inserts.add(rawbson.End(stub, at))
+	b.stub(s.id)
 	b.set(s.id, doc)
 	return nil
 }
@@ -129,7 +135,7 @@ func (b *commandBuilder) replace(w write) error {
 		b.delete(w.id)
 		return b.insert(w.doc)
 	case s.plain():
-		b.update(w.id, bson.TypeEmbeddedDocument, w.doc)
+		b.update(w.id, w.doc)
 		return nil
 	}
 	if err := b.settable(&s); err != nil {
@@ -159,81 +165,108 @@ func (b *commandBuilder) refused(doc bson.Raw, s *shape) (bool, error) {
 	return hasDollar(doc)
 }
 
-func (b *commandBuilder) delete(id bson.RawValue) {
-	doc, at := rawbson.Begin(nil)
-	doc = appendIDFilter(doc, "q", id)
-	doc = rawbson.AppendInt32(doc, "limit", 1)
-	b.deletes.add(rawbson.End(doc, at))
-	b.bytes += len(doc)
+// stub inserts a document that has nothing but its _id.
+func (b *commandBuilder) stub(id bson.RawValue) {
+	b.inserts.next(b.coll)
+	dst, at := rawbson.Begin(b.inserts.buf)
+	dst = rawbson.AppendValue(dst, id.Type, "_id", id.Value)
+	b.inserts.buf = rawbson.End(dst, at)
 }
 
-// update replaces a document by what u says: a document or a pipeline.
-func (b *commandBuilder) update(id bson.RawValue, t bson.Type, u []byte) {
-	doc, at := rawbson.Begin(make([]byte, 0, len(u)+len(id.Value)+64))
-	doc = appendIDFilter(doc, "q", id)
-	doc = rawbson.AppendValue(doc, t, "u", u)
-	b.updates.add(rawbson.End(doc, at))
-	b.bytes += len(doc)
+func (b *commandBuilder) delete(id bson.RawValue) {
+	b.deletes.next(b.coll)
+	dst, at := rawbson.Begin(b.deletes.buf)
+	dst = appendIDFilter(dst, "q", id)
+	dst = rawbson.AppendInt32(dst, "limit", 1)
+	b.deletes.buf = rawbson.End(dst, at)
+}
+
+// update replaces a document.
+func (b *commandBuilder) update(id bson.RawValue, doc bson.Raw) {
+	b.updates.next(b.coll)
+	dst, at := rawbson.Begin(b.updates.buf)
+	dst = appendIDFilter(dst, "q", id)
+	dst = rawbson.AppendValue(dst, bson.TypeEmbeddedDocument, "u", doc)
+	b.updates.buf = rawbson.End(dst, at)
 }
 
 // set replaces a document by doc as it is, by the pipeline
 // [{$replaceWith: {$literal: doc}}]: _id stays where doc has it and no
 // timestamp is filled in.
 func (b *commandBuilder) set(id bson.RawValue, doc bson.Raw) {
-	u, at := rawbson.Begin(make([]byte, 0, len(doc)+64))
-	u = rawbson.AppendHeader(u, bson.TypeEmbeddedDocument, "0")
-	u, stage := rawbson.Begin(u)
-	u = rawbson.AppendHeader(u, bson.TypeEmbeddedDocument, "$replaceWith")
-	u, with := rawbson.Begin(u)
-	u = rawbson.AppendValue(u, bson.TypeEmbeddedDocument, "$literal", doc)
-	u = rawbson.End(u, with)
-	u = rawbson.End(u, stage)
-	b.update(id, bson.TypeArray, rawbson.End(u, at))
+	b.updates.next(b.coll)
+	dst, at := rawbson.Begin(b.updates.buf)
+	dst = appendIDFilter(dst, "q", id)
+	dst = rawbson.AppendHeader(dst, bson.TypeArray, "u")
+	dst, stages := rawbson.Begin(dst)
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "0")
+	dst, stage := rawbson.Begin(dst)
+	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "$replaceWith")
+	dst, with := rawbson.Begin(dst)
+	dst = rawbson.AppendValue(dst, bson.TypeEmbeddedDocument, "$literal", doc)
+	for _, open := range []int{with, stage, stages, at} {
+		dst = rawbson.End(dst, open)
+	}
+	b.updates.buf = dst
 }
 
 // drain returns the commands so far, in the order in which they must run, and
-// empties the builder.
+// empties the builder. The commands are valid until the next one is added.
 func (b *commandBuilder) drain() []command {
 	var out []command
-	if b.deletes.n > 0 {
-		out = append(out, command{raw: b.command("delete", "deletes", &b.deletes), matches: -1})
+	for _, l := range []*listCommand{&b.deletes, &b.inserts, &b.updates} {
+		if l.n == 0 {
+			continue
+		}
+		c := command{matches: -1}
+		if l == &b.updates {
+			c.matches = l.n
+		}
+		c.raw = l.end()
+		out = append(out, c)
 	}
-	if b.inserts.n > 0 {
-		out = append(out, command{raw: b.command("insert", "documents", &b.inserts), matches: -1})
-	}
-	if b.updates.n > 0 {
-		out = append(out, command{raw: b.command("update", "updates", &b.updates), matches: b.updates.n})
-	}
-	b.deletes, b.inserts, b.updates, b.bytes = arrayBuffer{}, arrayBuffer{}, arrayBuffer{}, 0
 	return out
 }
 
-func (b *commandBuilder) command(name, list string, items *arrayBuffer) bson.Raw {
-	dst, at := rawbson.Begin(make([]byte, 0, len(items.body)+len(b.coll)+128))
-	dst = rawbson.AppendString(dst, name, b.coll)
-	dst = appendBool(dst, "ordered", true)
-	if name != "delete" {
-		dst = appendBool(dst, "bypassDocumentValidation", true)
+// maxKeptBytes is how much memory a builder keeps for its next command.
+const maxKeptBytes = 4 << 20
+
+// listCommand is a write command with a list of documents, written in place.
+type listCommand struct {
+	name, list string
+	buf        []byte
+	// array is where the list begins in buf.
+	array int
+	n     int
+}
+
+// next begins the list's next element, whose document the caller appends to
+// buf.
+func (l *listCommand) next(coll string) {
+	if l.n == 0 {
+		dst, _ := rawbson.Begin(l.buf[:0])
+		dst = rawbson.AppendString(dst, l.name, coll)
+		dst = appendBool(dst, "ordered", true)
+		if l.name != "delete" {
+			dst = appendBool(dst, "bypassDocumentValidation", true)
+		}
+		dst = rawbson.AppendHeader(dst, bson.TypeArray, l.list)
+		l.buf, l.array = rawbson.Begin(dst)
 	}
-	dst = rawbson.AppendHeader(dst, bson.TypeArray, list)
-	dst, array := rawbson.Begin(dst)
-	dst = append(dst, items.body...)
-	dst = rawbson.End(dst, array)
-	return rawbson.End(dst, at)
+	l.buf = append(l.buf, byte(bson.TypeEmbeddedDocument))
+	l.buf = strconv.AppendInt(l.buf, int64(l.n), 10)
+	l.buf = append(l.buf, 0)
+	l.n++
 }
 
-// arrayBuffer is the body of an array of documents.
-type arrayBuffer struct {
-	body []byte
-	n    int
-}
-
-func (a *arrayBuffer) add(doc []byte) {
-	a.body = append(a.body, byte(bson.TypeEmbeddedDocument))
-	a.body = strconv.AppendInt(a.body, int64(a.n), 10)
-	a.body = append(a.body, 0)
-	a.body = append(a.body, doc...)
-	a.n++
+// end returns the command and begins anew.
+func (l *listCommand) end() bson.Raw {
+	raw := rawbson.End(rawbson.End(l.buf, l.array), 0)
+	l.buf, l.n = raw[:0], 0
+	if cap(raw) > maxKeptBytes {
+		l.buf = nil
+	}
+	return raw
 }
 
 // appendIDFilter appends name: {_id: {$eq: id}}; $eq keeps an _id that looks
@@ -258,11 +291,6 @@ func appendBool(dst []byte, name string, v bool) []byte {
 		return append(dst, 1)
 	}
 	return append(dst, 0)
-}
-
-func appendInt64(dst []byte, name string, v int64) []byte {
-	dst = rawbson.AppendHeader(dst, bson.TypeInt64, name)
-	return binary.LittleEndian.AppendUint64(dst, uint64(v))
 }
 
 // findCommand asks for the documents with those _ids, or for their _ids alone.

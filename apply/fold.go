@@ -193,7 +193,13 @@ func fail(c change, err error) error { return &eventError{change: c, err: err} }
 // Error names operation, namespace, _id, position and offset.
 func (e *eventError) Error() string {
 	c := e.change
-	return fmt.Sprintf("apply %s ns=%s _id=%s position=%s offset=%d: %v", c.Op, c.NS, idText(c.docID()), c.Position, c.offset, e.err)
+	text := fmt.Sprintf("apply %s ns=%s _id=%s position=%s offset=%d: %v", c.Op, c.NS, idText(c.docID()), c.Position, c.offset, e.err)
+	for _, refreshable := range []error{errMissing, event.ErrDeltaMismatch, event.ErrDeltaAmbiguous} {
+		if errors.Is(e.err, refreshable) {
+			return text + ": hint: the whole document is needed, and this version cannot ask the source for it: load the destination again under a new pipeline name"
+		}
+	}
+	return text
 }
 
 // Unwrap returns the cause.

@@ -39,7 +39,8 @@ func (t *target) writeCapped(ctx context.Context, p *plan) error {
 	// Not the transactions' ability: these writes are outside.
 	able := t.able
 	able.transactions = false
-	w.builder = commandBuilder{coll: p.target.Coll, able: able}
+	builder := newBuilder(p.target.Coll, able)
+	w.builder = &builder
 	held, err := w.lastHeld(p.ordered)
 	if err != nil {
 		return err

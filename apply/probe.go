@@ -37,9 +37,10 @@ func probeExact(ctx context.Context, client *mongo.Client, able *abilities) (err
 			err = fmt.Errorf("clean up after probe of updates: %w", gone)
 		}
 	}()
-	b := commandBuilder{coll: ns.Coll}
-	b.inserts.add(document(idElement))
-	b.set(bson.RawValue{Type: bson.TypeObjectID, Value: id[:]}, wanted)
+	b := newBuilder(ns.Coll, abilities{})
+	key := bson.RawValue{Type: bson.TypeObjectID, Value: id[:]}
+	b.stub(key)
+	b.set(key, wanted)
 	for _, c := range b.drain() {
 		err := run(ctx, coll.Database(), ns, c)
 		if err != nil && mongodb.Classify(err) != retry.Stop {

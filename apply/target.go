@@ -24,6 +24,8 @@ type target struct {
 	// catalog is what this worker knows of the destination's collections; it
 	// is forgotten after each barrier, since only DDL changes it.
 	catalog map[event.Namespace]targetInfo
+	// builder is used by one write at a time, which leaves it empty.
+	builder commandBuilder
 }
 
 // targetInfo is what writing needs to know of a collection.
@@ -32,7 +34,7 @@ type targetInfo struct {
 }
 
 func newTarget(client *mongo.Client, able abilities) *target {
-	return &target{client: client, able: able, catalog: map[event.Namespace]targetInfo{}}
+	return &target{client: client, able: able, catalog: map[event.Namespace]targetInfo{}, builder: newBuilder("", able)}
 }
 
 // forget drops what is known of the destination's collections.
@@ -72,8 +74,9 @@ func (t *target) ensure(ctx context.Context, changes []change, lenient bool) err
 
 // write brings a plan's documents to their final states.
 func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, look bool) error {
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: mode}
-	w.builder = commandBuilder{coll: p.target.Coll, able: t.able}
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: mode, builder: &t.builder}
+	w.builder.coll, w.builder.able = p.target.Coll, t.able
+	w.builder.drain() // of a try that failed
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
 		n := d.needs(look)
@@ -99,7 +102,7 @@ type writer struct {
 	db      *mongo.Database
 	target  event.Namespace
 	mode    event.ApplyMode
-	builder commandBuilder
+	builder *commandBuilder
 }
 
 // lookUp reads what the destination holds of the documents and adds their
