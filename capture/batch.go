@@ -15,6 +15,9 @@ const (
 	batchEntries = 1024
 	// keptBytes is the largest buffer that is used again.
 	keptBytes = 4 << 20
+	// recordBytes is about what a record takes beside its entry's bytes: key,
+	// the event's other fields, the client's structures.
+	recordBytes = 512
 )
 
 // batch is a run of entries and what becomes of them. One stage owns it at a
@@ -70,6 +73,10 @@ func (b *batch) add(entry bson.Raw) {
 
 func (b *batch) len() int   { return len(b.ends) }
 func (b *batch) full() bool { return len(b.raw) >= batchBytes || len(b.ends) >= batchEntries }
+
+// memory is about what the batch takes until it is acknowledged: its entries as
+// they were read and once more as records.
+func (b *batch) memory() int64 { return 2*int64(cap(b.raw)) + int64(b.len())*recordBytes }
 
 // entry returns the i-th entry.
 func (b *batch) entry(i int) bson.Raw {

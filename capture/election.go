@@ -8,6 +8,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/route"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -22,6 +23,9 @@ type election struct {
 	// tenures hands over the next tenure; its capacity of one is enough since
 	// a partition is lost before it can be won again.
 	tenures chan *tenure
+	// joined is called whenever the group was joined, with a partition or
+	// without.
+	joined func()
 	// current is touched by the client's callbacks only, which it calls one
 	// after another.
 	current *tenure
@@ -36,15 +40,16 @@ type tenure struct {
 
 // newElection joins the group. The caller closes it, which leaves the group at
 // once.
-func newElection(cfg kafka.Config, group, topic string, session, patience time.Duration) (*election, error) {
-	e := &election{topic: topic, patience: patience, tenures: make(chan *tenure, 1)}
-	client, err := kafka.NewClient(cfg,
+func newElection(cfg *Config, topic string, joined func()) (*election, error) {
+	e := &election{topic: topic, patience: cfg.DrainTimeout, joined: joined, tenures: make(chan *tenure, 1)}
+	group := route.CaptureGroup(cfg.Pipeline)
+	client, err := kafka.NewClient(cfg.Kafka,
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 		kgo.DisableAutoCommit(),
-		kgo.SessionTimeout(session),
-		kgo.HeartbeatInterval(session/4),
+		kgo.SessionTimeout(cfg.SessionTimeout),
+		kgo.HeartbeatInterval(cfg.SessionTimeout/4),
 		// A member that joins does not take the partition from its owner.
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.OnPartitionsAssigned(e.assigned),
@@ -61,6 +66,7 @@ func newElection(cfg kafka.Config, group, topic string, session, patience time.D
 }
 
 func (e *election) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	e.joined()
 	if len(partitions[e.topic]) == 0 || e.current != nil {
 		return
 	}

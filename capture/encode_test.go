@@ -22,8 +22,11 @@ func BenchmarkEncode(b *testing.B) {
 		codec:   codec, topic: "t", partitions: 12,
 	}
 	head := bson.D{
-		{Key: "ts", Value: bson.Timestamp{T: 1_767_225_600, I: 1}}, {Key: "t", Value: int64(1)}, {Key: "v", Value: int64(2)},
-		{Key: "ns", Value: "shop.orders"}, {Key: "ui", Value: bson.Binary{Subtype: 4, Data: make([]byte, 16)}},
+		{Key: "ts", Value: bson.Timestamp{T: 1_767_225_600, I: 1}},
+		{Key: "t", Value: int64(1)},
+		{Key: "v", Value: int64(2)},
+		{Key: "ns", Value: "shop.orders"},
+		{Key: "ui", Value: bson.Binary{Subtype: 4, Data: make([]byte, 16)}},
 	}
 	id := bson.NewObjectID()
 	for name, tail := range map[string]bson.D{

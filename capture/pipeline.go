@@ -70,9 +70,7 @@ func (p *pipeline) read(intake, work context.Context) error {
 			return err
 		}
 		b.drained = drained
-		// Entries are held as they were read and once more as records. One
-		// batch that is larger than the budget passes alone.
-		b.cost = min(2*int64(cap(b.raw)), p.limit)
+		b.cost = min(b.memory(), p.limit) // a larger one passes alone
 		if p.budget.Acquire(intake, b.cost) != nil {
 			return nil
 		}

@@ -114,22 +114,22 @@ func (s *Service) ensureTopics(ctx context.Context) error {
 
 // lead takes part in the election and serves its tenures.
 func (s *Service) lead(ctx context.Context) error {
-	e, err := newElection(s.cfg.Kafka, route.CaptureGroup(s.cfg.Pipeline), s.topics.Control, s.cfg.SessionTimeout, s.cfg.DrainTimeout)
+	outage := &outage{window: s.cfg.Retry.Connection, report: s.cfg.Report}
+	e, err := newElection(&s.cfg, s.topics.Control, outage.over)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	outage := &outage{window: s.cfg.Retry.Connection, report: s.cfg.Report}
 	g.Go(func() error { return e.watch(ctx, outage.failed) })
 	g.Go(func() error {
 		// Closing leaves the group, which calls back into the election: it
 		// must not wait for a tenure that nobody serves any more.
 		defer e.close()
 		for {
-			s.standBy()
+			s.metrics.active.Set(0)
+			outage.standBy()
 			select {
 			case t := <-e.tenures:
-				outage.over()
 				err := s.serve(ctx, t)
 				close(t.done)
 				if err != nil {
@@ -143,11 +143,6 @@ func (s *Service) lead(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (s *Service) standBy() {
-	s.metrics.active.Set(0)
-	s.cfg.Report.Set(state.StateStarting, "standby: waiting to become the active capture of the pipeline")
-}
-
 // serve captures for the length of a tenure. Nil means that the tenure is over.
 func (s *Service) serve(ctx context.Context, t *tenure) error {
 	s.metrics.active.Set(1)
@@ -157,7 +152,7 @@ func (s *Service) serve(ctx context.Context, t *tenure) error {
 	g.Go(func() error {
 		select {
 		case <-t.ended:
-			s.cfg.Log.Info().Msg("another capture becomes the active one")
+			s.cfg.Log.Info().Msg("capture is no longer the active one")
 			cancel()
 		case <-ctx.Done():
 		}
@@ -203,8 +198,11 @@ func (s *Service) retrying(a retry.Attempt) {
 	s.cfg.Report.Retrying(a.Since, a.Until, a.Err.Error())
 }
 
-// outage bounds how long the group may be out of reach: the client itself tries
-// for ever.
+// standby is the cause that the status of a waiting instance gives.
+const standby = "standby: waiting to become the active capture of the pipeline"
+
+// outage bounds how long the group may be out of reach, since the client itself
+// tries for ever, and keeps the status of an instance that is not active.
 type outage struct {
 	window time.Duration
 	report *state.Reporter
@@ -228,8 +226,21 @@ func (o *outage) failed(err error) error {
 	return nil
 }
 
+// over notes that the group is within reach.
 func (o *outage) over() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.since = time.Time{}
+	if !o.since.IsZero() {
+		o.since = time.Time{}
+		o.report.Set(state.StateStarting, standby)
+	}
+}
+
+// standBy reports an instance that waits, unless there is worse to say.
+func (o *outage) standBy() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() {
+		o.report.Set(state.StateStarting, standby)
+	}
 }

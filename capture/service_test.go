@@ -327,3 +327,29 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+// TestKafkaRestarts: the broker is killed and comes back; capture says that it is
+// retrying and then goes on without a gap or a repetition.
+func TestKafkaRestarts(t *testing.T) {
+	broker := testenv.FreshKafka(t, nil)
+	r := newRand(t)
+	s := newScript()
+	cfg := testConfig(t, testenv.Broker{Brokers: broker.Brokers}, "restarts", s)
+	cfg.TransactionTimeout = 3 * time.Second
+	from := s.last()
+	service := start(t, cfg)
+	until(t, cfg, from)
+	for range 2 {
+		s.write(r, 2000)
+		if err := broker.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		s.write(r, 2000)
+		if err := broker.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		until(t, cfg, s.last())
+	}
+	service.stop()
+	checkExactlyOnce(t, cfg, s, from)
+}

@@ -1,0 +1,94 @@
+package capture
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/testenv"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"golang.org/x/sync/errgroup"
+)
+
+// flood is a tail that never ends: entries of one size.
+type flood struct{ entry bson.Raw }
+
+func (f *flood) fetch(_ context.Context, b *batch) (bool, error) {
+	for !b.full() {
+		b.add(f.entry)
+	}
+	return false, nil
+}
+
+func (f *flood) close(context.Context) {}
+
+// TestQueueIsBounded: while nothing is acknowledged, reading stops at the budget,
+// whatever the entries' size, and goes on when something is.
+func TestQueueIsBounded(t *testing.T) {
+	const limit = 8 << 20
+	for name, size := range map[string]int{"small": 60, "medium": 20_000, "largest": 16 << 20} {
+		t.Run(name, func(t *testing.T) {
+			entry, err := bson.Marshal(bson.D{{Key: "b", Value: make([]byte, size)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newPipeline(&flood{entry: entry}, limit, 1, newMetrics(nil))
+			ctx, cancel := context.WithCancel(t.Context())
+			var g errgroup.Group
+			p.start(ctx, ctx, &g, nil)
+			take := func() (held []*batch) {
+				quiet := time.NewTimer(300 * time.Millisecond)
+				defer quiet.Stop()
+				for {
+					select {
+					case b := <-p.jobs:
+						held = append(held, b)
+					case <-p.ordered:
+					case <-quiet.C:
+						return held
+					}
+				}
+			}
+			held := take()
+			var memory int64
+			for _, b := range held {
+				memory += b.cost
+			}
+			if memory > limit || len(held) == 0 {
+				t.Errorf("%d batches hold %d bytes, the limit is %d", len(held), memory, limit)
+			}
+			p.release(held[0])
+			if more := take(); len(more) != 1 {
+				t.Errorf("%d batches follow one that was released, want 1", len(more))
+			}
+			cancel()
+			if err := g.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestLargestDocuments pass one by one through a queue that is smaller than they
+// are.
+func TestLargestDocuments(t *testing.T) {
+	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
+		s := newScript()
+		cfg := testConfig(t, broker, testenv.NewPipeline(t), s)
+		cfg.QueueBytes = 4 << 20
+		from := s.last()
+		service := start(t, cfg)
+		until(t, cfg, from)
+		blob := make([]byte, 16<<20-1000)
+		for id := range 6 {
+			s.append(bson.D{
+				{Key: "op", Value: "i"},
+				{Key: "ns", Value: "shop.orders"},
+				{Key: "o", Value: bson.D{{Key: "_id", Value: id}, {Key: "blob", Value: blob}}},
+			})
+		}
+		until(t, cfg, s.last())
+		service.stop()
+		checkExactlyOnce(t, cfg, s, from)
+	})
+}
