@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/config"
 )
 
@@ -15,10 +17,16 @@ import (
 //nolint:gochecknoglobals // The linker can set nothing else; nothing writes it.
 var version = "dev"
 
-// exitAborted is the code after a second signal.
-const exitAborted = 130
+const (
+	// exitAborted is the code after a second signal.
+	exitAborted = 130
+	// sameSignal is how soon after the first a signal is the same one: some
+	// supervisors send it to the process and to its group.
+	sameSignal = 500 * time.Millisecond
+)
 
 func main() {
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" // seconds are too coarse
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, env: config.Environment, version: version}
@@ -32,17 +40,20 @@ func attend(signals <-chan os.Signal, a *app, args []string) int {
 	defer stop()
 	ended := make(chan int, 1)
 	go func() { ended <- a.main(ctx, args) }() // ends with the command, or with the process
-	stopping := false
+	var first time.Time
 	for {
 		select {
 		case code := <-ended:
 			return code
 		case s := <-signals:
-			if stopping {
+			if !first.IsZero() {
+				if time.Since(first) < sameSignal {
+					continue
+				}
 				fmt.Fprintf(a.stderr, "tributary: %s again: aborted; what was not committed will be done again\n", s)
 				return exitAborted
 			}
-			stopping = true
+			first = time.Now()
 			fmt.Fprintf(a.stderr, "tributary: %s: stopping (again to abort)\n", s)
 			stop()
 		}

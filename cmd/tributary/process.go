@@ -272,5 +272,5 @@ func (p *process) listen(ctx context.Context, reporters []*state.Reporter) (*adm
 // started says once what this process is.
 func (p *process) started(begin time.Time) {
 	p.log.Info().Str(logfield.Version, p.app.version).Str(logfield.Instance, p.instance).
-		Dur("checked_in", time.Since(begin)).Msg("everything that the configuration names was checked")
+		Stringer("checked_in", time.Since(begin).Round(time.Millisecond)).Msg("everything that the configuration names was checked")
 }
