@@ -57,7 +57,10 @@ func TestKilledProcessesLoseNothingAndRepeatNothing(t *testing.T) {
 		fill(t, r.source, orders, objectIDs(total-1000), 300)
 		fill(t, r.source, users, objectIDs(1000), 300)
 		r.followSource(t)
-		const kills = 2
+		kills := 1
+		if pair.Real {
+			kills = 2
+		}
 		for i := range kills {
 			p := r.startChild(t, fmt.Sprintf("victim-%d", i))
 			r.awaitProgress(t, random.Int64N(total/4), p.Running)

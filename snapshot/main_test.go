@@ -113,6 +113,10 @@ func (r *rig) publish(ctx context.Context, events ...event.Event) error {
 		return err
 	}
 	defer p.close()
+	return r.publishWith(ctx, p, events...)
+}
+
+func (r *rig) publishWith(ctx context.Context, p *producer, events ...event.Event) error {
 	var records []*kgo.Record
 	for i := range events {
 		value, err := r.codec.AppendEvent(nil, &events[i])
@@ -151,12 +155,17 @@ func (r *rig) followSource(t testing.TB) {
 
 // keepPublishing publishes watermarks until ctx ends.
 func (r *rig) keepPublishing(ctx context.Context) error {
+	p, err := openProducer(ctx, r.kafka, route.CaptureTransactionalID(r.pair.Pipeline))
+	if err != nil {
+		return err
+	}
+	defer p.close()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		ts, err := mongodb.MajorityTime(ctx, r.source.Client)
 		if err == nil {
-			err = r.publish(ctx, watermark(ts))
+			err = r.publishWith(ctx, p, watermark(ts))
 		}
 		if ctx.Err() != nil {
 			return nil
