@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -190,7 +189,7 @@ var errUnsettled = errors.New("the batch did not take effect")
 func (c *committer) abort(ctx context.Context) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	_ = c.session.AbortTransaction(end) //nolint:errcheck // See above.
+	_ = c.session.AbortTransaction(end)
 }
 
 // plain writes the batch, then moves the offset; ownership is looked at before.
@@ -237,12 +236,4 @@ func tooLarge(err error, took time.Duration) bool {
 		return true
 	}
 	return took > slowTransaction && hasLabel(err, labelTransient)
-}
-
-// modeOf chooses how deltas are applied.
-func modeOf(lenient bool) event.ApplyMode {
-	if lenient {
-		return event.Lenient
-	}
-	return event.Strict
 }

@@ -246,9 +246,9 @@ func (l *listCommand) next(coll string) {
 	if l.n == 0 {
 		dst, _ := rawbson.Begin(l.buf[:0])
 		dst = rawbson.AppendString(dst, l.name, coll)
-		dst = appendBool(dst, "ordered", true)
+		dst = appendTrue(dst, "ordered")
 		if l.name != "delete" {
-			dst = appendBool(dst, "bypassDocumentValidation", true)
+			dst = appendTrue(dst, "bypassDocumentValidation")
 		}
 		dst = rawbson.AppendHeader(dst, bson.TypeArray, l.list)
 		l.buf, l.array = rawbson.Begin(dst)
@@ -269,8 +269,7 @@ func (l *listCommand) end() bson.Raw {
 	return raw
 }
 
-// appendIDFilter appends name: {_id: {$eq: id}}; $eq keeps an _id that looks
-// like an operator a value.
+// appendIDFilter appends name: a filter for that _id.
 func appendIDFilter(dst []byte, name string, id bson.RawValue) []byte {
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, name)
 	dst, filter := rawbson.Begin(dst)
@@ -278,30 +277,33 @@ func appendIDFilter(dst []byte, name string, id bson.RawValue) []byte {
 	return rawbson.End(dst, filter)
 }
 
+// appendEqual appends _id: id, the form that servers look up without planning
+// (and the only one for which the stand-in uses an index). A document may look
+// like an operator, which $eq keeps a value.
 func appendEqual(dst []byte, id bson.RawValue) []byte {
+	if id.Type != bson.TypeEmbeddedDocument {
+		return rawbson.AppendValue(dst, id.Type, "_id", id.Value)
+	}
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "_id")
 	dst, eq := rawbson.Begin(dst)
 	dst = rawbson.AppendValue(dst, id.Type, "$eq", id.Value)
 	return rawbson.End(dst, eq)
 }
 
-func appendBool(dst []byte, name string, v bool) []byte {
-	dst = rawbson.AppendHeader(dst, bson.TypeBoolean, name)
-	if v {
-		return append(dst, 1)
-	}
-	return append(dst, 0)
+func appendTrue(dst []byte, name string) []byte {
+	return append(rawbson.AppendHeader(dst, bson.TypeBoolean, name), 1)
 }
 
-// findCommand asks for the documents with those _ids, or for their _ids alone.
+// findCommand asks for the documents with those _ids, or for their _ids alone
+// (needID).
 // An _id that begins with a $ name cannot stand in $in and gets a branch of its
 // own.
-func findCommand(coll string, ids []bson.RawValue, idsOnly bool) bson.Raw {
+func findCommand(coll string, ids []bson.RawValue, n need) bson.Raw {
 	dst, at := rawbson.Begin(nil)
 	dst = rawbson.AppendString(dst, "find", coll)
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "filter")
 	dst = appendIDsFilter(dst, ids)
-	if idsOnly {
+	if n == needID {
 		dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "projection")
 		var projection int
 		dst, projection = rawbson.Begin(dst)

@@ -377,8 +377,10 @@ func (x *executor) command(ctx context.Context, db string, cmd bson.D) error {
 func (s *store) otherSource(ctx context.Context, target, source event.Namespace) (other string, found bool, err error) {
 	var c collectionRecord
 	err = s.db.Collection(collectionsCollection).FindOne(ctx, bson.D{
-		{Key: "_id.pipeline", Value: s.id.Pipeline}, {Key: "_id.group", Value: s.id.Group},
-		{Key: "target", Value: target.String()}, {Key: "_id.ns", Value: bson.D{{Key: "$ne", Value: source.String()}}},
+		{Key: "_id.pipeline", Value: s.id.Pipeline},
+		{Key: "_id.group", Value: s.id.Group},
+		{Key: "target", Value: target.String()},
+		{Key: "_id.ns", Value: bson.D{{Key: "$ne", Value: source.String()}}},
 	}).Decode(&c)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return "", false, nil

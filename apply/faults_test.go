@@ -112,7 +112,7 @@ func crash(t *testing.T, e testenv.Pair, exactly string) {
 		running[i] = r.start(t, fmt.Sprintf("c%d", round))
 	}
 	r.await(t, r.watermark(t), running...)
-	r.same(t, h.ns, h.state(), false)
+	r.same(t, h.ns, h.state())
 	for _, s := range running {
 		s.stop(t)
 	}
@@ -156,7 +156,7 @@ func TestStaleWorkerCannotWrite(t *testing.T) {
 	if err := old.commit(t.Context(), b); !errors.Is(err, errLost) {
 		t.Errorf("at least once: got %v, want %v", err, errLost)
 	}
-	r.same(t, event.Namespace{DB: "f", Coll: "c"}, nil, false)
+	r.same(t, event.Namespace{DB: "f", Coll: "c"}, nil)
 }
 
 // TestUnknownCommitResult loses the answer to a commit, and the commit itself,
@@ -194,7 +194,7 @@ func TestUnknownCommitResult(t *testing.T) {
 				r.publish(t, events...)
 				r.await(t, r.watermark(t), s)
 			}
-			r.same(t, h.ns, h.state(), false)
+			r.same(t, h.ns, h.state())
 			s.stop(t)
 			var off struct{ Count int }
 			err := r.dest.Client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "configureFailPoint", Value: "failCommand"}, {Key: "mode", Value: "off"}}).Decode(&off)
@@ -252,9 +252,9 @@ func TestBarrier(t *testing.T) {
 		if !e.Exact {
 			last = a
 		} else {
-			r.same(t, a, nil, false)
+			r.same(t, a, nil)
 		}
-		r.same(t, last, want, false)
+		r.same(t, last, want)
 		for _, s := range running {
 			s.stop(t)
 		}

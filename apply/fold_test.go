@@ -12,7 +12,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-//nolint:gochecknoglobals // Flags of a test are global.
 var rewrite = flag.Bool("rewrite", false, "write what came out into testdata")
 
 // TestFold runs testdata/fold.txt: events in, writes out. A case is
@@ -91,16 +90,16 @@ func foldCase(t *testing.T, script string) string {
 	var out strings.Builder
 	for _, p := range plans {
 		for _, d := range p.documents {
-			out.WriteString(outcome(t, d, held, mode, look) + "\n")
+			out.WriteString(outcome(t, d, held, mode, d.needs(look)) + "\n")
 		}
 	}
 	return out.String()
 }
 
-func outcome(t *testing.T, d *document, held map[string]bson.Raw, mode event.ApplyMode, look bool) string {
-	needs := []string{"look up nothing", "look up _id", "look up document"}[d.needs(look)]
+func outcome(t *testing.T, d *document, held map[string]bson.Raw, mode event.ApplyMode, n need) string {
+	needs := []string{"look up nothing", "look up _id", "look up document"}[n]
 	w, err := d.resolve(), error(nil)
-	if d.needs(look) != needNothing {
+	if n != needNothing {
 		w, err = d.resolveHeld(held[idKey(t, d.id)], mode)
 	}
 	if err != nil {

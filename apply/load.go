@@ -142,7 +142,7 @@ func (l *loader) commit(ctx context.Context, next offsetRecord, divisible bool) 
 	w := l.w
 	// The collections were prepared before the load began: one that is missing
 	// was dropped in the destination.
-	if err := w.ensure(ctx, l.first, false); err != nil {
+	if err := w.ensure(ctx, l.first, event.Strict); err != nil {
 		return err
 	}
 	for _, p := range l.order {
@@ -154,11 +154,11 @@ func (l *loader) commit(ctx context.Context, next offsetRecord, divisible bool) 
 		}
 		p.documents = nil
 	}
-	lenient := w.held.lenient(w.held.Offset)
+	redelivered := w.held.mode(w.held.Offset) == event.Lenient
 	b := &batch{held: w.held, next: next, divisible: divisible}
 	b.write = func(ctx context.Context, look bool) error {
 		for _, p := range l.order {
-			if err := w.target.write(ctx, p, event.Strict, look || lenient); err != nil {
+			if err := w.target.write(ctx, p, event.Strict, look || redelivered); err != nil {
 				return err
 			}
 		}

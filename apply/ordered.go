@@ -63,7 +63,7 @@ func (t *target) writeCapped(ctx context.Context, p *plan) error {
 		if err := d.apply(c, event.Lenient); err != nil {
 			return fail(c, err)
 		}
-		if err := w.lookUp([]*document{d}, false); err != nil {
+		if err := w.lookUp([]*document{d}, needImage); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func (w *writer) lastHeld(changes []change) (int, error) {
 	if len(ids) == 0 {
 		return -1, nil
 	}
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, true))
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, needID))
 	if err != nil {
 		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}

@@ -108,9 +108,13 @@ func (o *offsetRecord) passed(p event.Position) bool {
 	return event.CompareTimes(o.Watermark, p.Time) >= 0 || o.Position.position().Compare(p) >= 0
 }
 
-// lenient reports whether an event at that offset may meet a later state.
-func (o *offsetRecord) lenient(offset int64) bool {
-	return o.CatchingUp || offset < o.Redelivered
+// mode is how an event at that offset is applied: leniently where it may meet a
+// later state.
+func (o *offsetRecord) mode(offset int64) event.ApplyMode {
+	if o.CatchingUp || offset < o.Redelivered {
+		return event.Lenient
+	}
+	return event.Strict
 }
 
 // The states of a barrier.

@@ -385,14 +385,19 @@ func heldIn(t testing.TB, client *mongo.Client, ns event.Namespace) []bson.Raw {
 
 // same fails the test unless the destination holds exactly those documents,
 // byte for byte.
-func (r *rig) same(t testing.TB, ns event.Namespace, want []bson.Raw, ordered bool) {
+func (r *rig) same(t testing.TB, ns event.Namespace, want []bson.Raw) {
 	t.Helper()
-	got := texts(r.held(t, ns))
-	wanted := texts(want)
-	if !ordered {
-		slices.Sort(got)
-		slices.Sort(wanted)
-	}
+	compare(t, ns, slices.Sorted(slices.Values(texts(want))), slices.Sorted(slices.Values(texts(r.held(t, ns)))))
+}
+
+// sameOrdered is same for a collection whose order matters.
+func (r *rig) sameOrdered(t testing.TB, ns event.Namespace, want []bson.Raw) {
+	t.Helper()
+	compare(t, ns, texts(want), texts(r.held(t, ns)))
+}
+
+func compare(t testing.TB, ns event.Namespace, wanted, got []string) {
+	t.Helper()
 	if diff := cmp.Diff(wanted, got); diff != "" {
 		t.Errorf("%s: documents differ (-want +got):\n%s", ns, diff)
 	}

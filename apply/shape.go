@@ -70,9 +70,9 @@ func isZero(b []byte) bool {
 // in a DBRef ($ref, $id and, optionally, $db in this order). Servers before 5.0
 // refuse such a document as the result of any update, though they insert it.
 // Names of array elements do not count.
-func hasDollar(doc []byte) (bool, error) { return dollarInside(doc, false, 0) }
+func hasDollar(doc []byte) (bool, error) { return dollarInside(doc, bson.TypeEmbeddedDocument, 0) }
 
-func dollarInside(doc []byte, array bool, depth int) (bool, error) {
+func dollarInside(doc []byte, t bson.Type, depth int) (bool, error) {
 	if depth > rawbson.MaxDepth {
 		return false, fmt.Errorf("read document: %w: nested deeper than %d", rawbson.ErrMalformed, rawbson.MaxDepth)
 	}
@@ -87,7 +87,7 @@ func dollarInside(doc []byte, array bool, depth int) (bool, error) {
 			return false, fmt.Errorf("read document: %w", err)
 		}
 		body = rest
-		if !array && len(e.Name) > 0 && e.Name[0] == '$' {
+		if t != bson.TypeArray && len(e.Name) > 0 && e.Name[0] == '$' {
 			if !dbRefField(&e, before, body) {
 				return true, nil
 			}
@@ -102,7 +102,7 @@ func dollarInside(doc []byte, array bool, depth int) (bool, error) {
 		if bytes.IndexByte(e.Value, '$') < 0 {
 			continue
 		}
-		found, err := dollarInside(e.Value, e.Type == bson.TypeArray, depth+1)
+		found, err := dollarInside(e.Value, e.Type, depth+1)
 		if found || err != nil {
 			return found, err
 		}

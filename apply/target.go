@@ -47,7 +47,7 @@ func (t *target) capped(ns event.Namespace) bool { return t.catalog[ns].capped }
 // the missing ones where that is right: the source keeps no record of creations
 // (its events carry no UUID), or history is replayed that a later drop ends. It
 // runs outside of the batch's transaction, which may not create collections.
-func (t *target) ensure(ctx context.Context, changes []change, lenient bool) error {
+func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyMode) error {
 	for _, c := range changes {
 		if _, ok := t.catalog[c.target]; ok {
 			continue
@@ -60,7 +60,7 @@ func (t *target) ensure(ctx context.Context, changes []change, lenient bool) err
 			return fail(c, fmt.Errorf("target %s is a view in the destination", c.target))
 		}
 		if !ok {
-			if !lenient && !c.UUID.IsZero() {
+			if mode == event.Strict && !c.UUID.IsZero() {
 				return fail(c, fmt.Errorf("target %s does not exist in the destination: it was dropped there: hint: load the destination again", c.target))
 			}
 			if err := t.client.Database(c.target.DB).CreateCollection(ctx, c.target.Coll); err != nil && !hasCode(err, codeNamespaceExists) {
@@ -87,10 +87,10 @@ func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, look 
 			return err
 		}
 	}
-	if err := w.lookUp(groups[needID], true); err != nil {
+	if err := w.lookUp(groups[needID], needID); err != nil {
 		return err
 	}
-	if err := w.lookUp(groups[needImage], false); err != nil {
+	if err := w.lookUp(groups[needImage], needImage); err != nil {
 		return err
 	}
 	return w.flush()
@@ -108,7 +108,7 @@ type writer struct {
 // lookUp reads what the destination holds of the documents and adds their
 // writes one by one, so that no more than a cursor's batch and a command's
 // worth of them is in memory.
-func (w *writer) lookUp(documents []*document, idsOnly bool) error {
+func (w *writer) lookUp(documents []*document, n need) error {
 	if len(documents) == 0 {
 		return nil
 	}
@@ -122,7 +122,7 @@ func (w *writer) lookUp(documents []*document, idsOnly bool) error {
 		}
 		byKey[string(key)] = d
 	}
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, idsOnly))
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, n))
 	if err != nil {
 		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}

@@ -126,7 +126,7 @@ func TestTraps(t *testing.T) {
 				if trap.want != nil {
 					want = append(want, raw(t, trap.want))
 				}
-				r.same(t, load[i].ns, want, true)
+				r.sameOrdered(t, load[i].ns, want)
 			}
 			s.stop(t)
 		})

@@ -203,7 +203,7 @@ func (w *worker) changes(ctx context.Context, records []*kgo.Record) (bool, erro
 		if err != nil {
 			return false, fmt.Errorf("decode change event partition=%s/%d offset=%d: %w", r.Topic, r.Partition, r.Offset, err)
 		}
-		if len(seg.changes) > 0 && seg.lenient != seg.next.lenient(r.Offset) {
+		if len(seg.changes) > 0 && seg.mode != seg.next.mode(r.Offset) {
 			if err := w.flush(ctx, &seg); err != nil {
 				return false, err
 			}
@@ -240,14 +240,14 @@ type segment struct {
 	// effect, so that a part of the segment can be committed.
 	ends []offsetRecord
 	// next is the record after all of it.
-	next    offsetRecord
-	lenient bool
-	bytes   int64
+	next  offsetRecord
+	mode  event.ApplyMode
+	bytes int64
 }
 
 // collect adds an event to the segment.
 func (w *worker) collect(seg *segment, e *event.Event, r *kgo.Record) error {
-	lenient := seg.next.lenient(r.Offset)
+	mode := seg.next.mode(r.Offset)
 	seg.bytes += recordBytes(r)
 	seg.next.Offset = r.Offset + 1
 	switch {
@@ -258,7 +258,7 @@ func (w *worker) collect(seg *segment, e *event.Event, r *kgo.Record) error {
 		if target, ok := w.s.cfg.Rules.Target(e.NS); ok {
 			seg.changes = append(seg.changes, change{Event: e, target: target, offset: r.Offset})
 			seg.ends = append(seg.ends, seg.next)
-			seg.lenient = lenient
+			seg.mode = mode
 			return nil
 		}
 	case e.Op.IsDDL():
@@ -297,7 +297,7 @@ func (w *worker) flush(ctx context.Context, seg *segment) error {
 	}
 	for from := 0; from < len(seg.changes); {
 		n := min(max(w.limit, 1), len(seg.changes)-from)
-		err := w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.lenient)
+		err := w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.mode)
 		if errors.Is(err, errTooLarge) && n > 1 {
 			w.limit = n / 2
 			continue
@@ -314,19 +314,19 @@ func (w *worker) flush(ctx context.Context, seg *segment) error {
 }
 
 // commit makes one batch of changes take effect.
-func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord, lenient bool) error {
+func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord, mode event.ApplyMode) error {
 	started := time.Now()
-	if err := w.ensure(ctx, changes, lenient); err != nil {
+	if err := w.ensure(ctx, changes, mode); err != nil {
 		return err
 	}
-	plans, err := fold(changes, modeOf(lenient), w.target.capped)
+	plans, err := fold(changes, mode, w.target.capped)
 	if err != nil {
 		return err
 	}
 	b := &batch{held: w.held, next: next, divisible: len(changes) > 1}
 	b.write = func(ctx context.Context, look bool) error {
 		for _, p := range plans {
-			if err := w.target.write(ctx, p, modeOf(lenient), look || lenient); err != nil {
+			if err := w.target.write(ctx, p, mode, look || mode == event.Lenient); err != nil {
 				return err
 			}
 		}
@@ -349,9 +349,9 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 }
 
 // ensure has the target look up the collections of a batch.
-func (w *worker) ensure(ctx context.Context, changes []change, lenient bool) error {
+func (w *worker) ensure(ctx context.Context, changes []change, mode event.ApplyMode) error {
 	return w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
-		return sanitize(w.target.ensure(ctx, changes, lenient))
+		return sanitize(w.target.ensure(ctx, changes, mode))
 	})
 }
 
@@ -359,13 +359,4 @@ func (w *worker) ensure(ctx context.Context, changes []change, lenient bool) err
 func (w *worker) advance(next offsetRecord) {
 	w.held = next
 	w.s.progress.set(w.tp, &w.held)
-}
-
-func (w *worker) stopped() bool {
-	select {
-	case <-w.stop:
-		return true
-	default:
-		return false
-	}
 }
