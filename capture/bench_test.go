@@ -85,8 +85,12 @@ func bare(b *testing.B, broker testenv.Broker, source *testenv.Mongo, from, to b
 		b.Fatal(err)
 	}
 	defer tail.close(context.WithoutCancel(b.Context()))
+	follow, ok := tail.(*oplogTail)
+	if !ok {
+		b.Fatalf("tail is a %T", tail)
+	}
+	cursor := follow.cursor
 	var failed atomic.Int64
-	cursor := tail.(*oplogTail).cursor
 	for n := int32(0); ; n++ {
 		if !cursor.Next(b.Context()) {
 			b.Fatal(cursor.Err())

@@ -39,33 +39,44 @@ func faultyCluster(t *testing.T, r *rand.Rand, odds int) (cluster *kfake.Cluster
 			return refuse(req), nil, true
 		})
 	}
+	oneOf := func(errs ...*kerr.Error) int16 { return errs[r.IntN(len(errs))].Code }
 	control(kmsg.EndTxn, func(req kmsg.Request) kmsg.Response {
-		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
-		resp.ErrorCode = []int16{kerr.CoordinatorNotAvailable.Code, kerr.ConcurrentTransactions.Code, kerr.UnknownServerError.Code}[r.IntN(3)]
+		resp := kmsg.NewPtrEndTxnResponse()
+		resp.SetVersion(req.GetVersion())
+		resp.ErrorCode = oneOf(kerr.CoordinatorNotAvailable, kerr.ConcurrentTransactions, kerr.UnknownServerError)
 		return resp
 	})
 	control(kmsg.Produce, func(req kmsg.Request) kmsg.Response {
-		code := []int16{kerr.NotLeaderForPartition.Code, kerr.RequestTimedOut.Code, kerr.UnknownServerError.Code, kerr.InvalidTxnState.Code}[r.IntN(4)]
-		produce := req.(*kmsg.ProduceRequest)
-		resp := req.ResponseKind().(*kmsg.ProduceResponse)
-		for _, topic := range produce.Topics {
-			answer := kmsg.NewProduceResponseTopic()
-			answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
-			for _, partition := range topic.Partitions {
-				one := kmsg.NewProduceResponseTopicPartition()
-				one.Partition, one.ErrorCode = partition.Partition, code
-				answer.Partitions = append(answer.Partitions, one)
-			}
-			resp.Topics = append(resp.Topics, answer)
-		}
-		return resp
+		return refuseProduce(req, oneOf(kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.UnknownServerError, kerr.InvalidTxnState))
 	})
 	control(kmsg.InitProducerID, func(req kmsg.Request) kmsg.Response {
-		resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+		resp := kmsg.NewPtrInitProducerIDResponse()
+		resp.SetVersion(req.GetVersion())
 		resp.ErrorCode = kerr.CoordinatorLoadInProgress.Code
 		return resp
 	})
 	return cluster, faulty
+}
+
+// refuseProduce answers every partition of a produce request with the code.
+func refuseProduce(req kmsg.Request, code int16) kmsg.Response {
+	resp := kmsg.NewPtrProduceResponse()
+	resp.SetVersion(req.GetVersion())
+	produce, ok := req.(*kmsg.ProduceRequest)
+	if !ok {
+		return resp
+	}
+	for _, topic := range produce.Topics {
+		answer := kmsg.NewProduceResponseTopic()
+		answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
+		for _, partition := range topic.Partitions {
+			one := kmsg.NewProduceResponseTopicPartition()
+			one.Partition, one.ErrorCode = partition.Partition, code
+			answer.Partitions = append(answer.Partitions, one)
+		}
+		resp.Topics = append(resp.Topics, answer)
+	}
+	return resp
 }
 
 // TestKafkaFaults: whatever the brokers refuse, drop or move, every change is

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -23,7 +22,8 @@ type pipeline struct {
 	budget  *semaphore.Weighted
 	jobs    chan *batch
 	ordered chan *batch
-	batches sync.Pool
+	// free are batches to be used again.
+	free chan *batch
 
 	// readErr is why reading ended; set before ordered closes.
 	readErr error
@@ -33,7 +33,7 @@ func newPipeline(t tail, queueBytes int64, workers int, m *metrics) *pipeline {
 	return &pipeline{
 		tail: t, metrics: m, limit: queueBytes, budget: semaphore.NewWeighted(queueBytes),
 		jobs: make(chan *batch, workers), ordered: make(chan *batch, orderedBatches),
-		batches: sync.Pool{New: func() any { return newBatch() }},
+		free: make(chan *batch, orderedBatches),
 	}
 }
 
@@ -61,7 +61,7 @@ func (p *pipeline) start(intake, work context.Context, g *errgroup.Group, encode
 // read fills batches until intake ends, which is no error, or the source fails.
 func (p *pipeline) read(intake, work context.Context) error {
 	for {
-		b := p.batches.Get().(*batch)
+		b := p.batch()
 		drained, err := p.tail.fetch(intake, b)
 		if err != nil {
 			if intake.Err() != nil {
@@ -78,6 +78,16 @@ func (p *pipeline) read(intake, work context.Context) error {
 		if !p.hand(work, b) {
 			return nil
 		}
+	}
+}
+
+// batch returns an empty batch.
+func (p *pipeline) batch() *batch {
+	select {
+	case b := <-p.free:
+		return b
+	default:
+		return newBatch()
 	}
 }
 
@@ -105,6 +115,9 @@ func (p *pipeline) release(b *batch) {
 	p.metrics.queueBytes.Sub(float64(b.cost))
 	cost := b.cost
 	b.reset()
-	p.batches.Put(b)
+	select {
+	case p.free <- b:
+	default:
+	}
 	p.budget.Release(cost)
 }

@@ -68,8 +68,11 @@ func start(t testing.TB, cfg Config) *running {
 	go func() { r.err <- s.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if r.err != nil {
-			<-r.err
+		if r.err == nil {
+			return
+		}
+		if err := <-r.err; err != nil && !t.Failed() {
+			t.Errorf("service ended with: %v", err)
 		}
 	})
 	return r

@@ -138,8 +138,8 @@ func TestLoadWaitsForOpenTransactions(t *testing.T) {
 					loaded <- view
 				}()
 				select {
-				case <-failed:
-					t.Fatal("Load returned before the transaction ended")
+				case err := <-failed:
+					t.Fatalf("Load returned before the transaction ended: %v", err)
 				case <-time.After(300 * time.Millisecond):
 				}
 				end(t, client, tt.how)
