@@ -68,7 +68,7 @@ func (s *Service) join(hard context.Context, launch func(func() error)) (*assign
 // run reports what the group's client cannot get over and mirrors offsets,
 // until ctx ends; then it leaves the group, which stops all workers.
 func (a *assigner) run(ctx context.Context) error {
-	defer a.client.Close()
+	defer a.leave(ctx)
 	next := time.Now()
 	for {
 		poll, cancel := context.WithTimeout(ctx, mirrorInterval)
@@ -92,6 +92,17 @@ func (a *assigner) run(ctx context.Context) error {
 			a.mirror(ctx)
 		}
 	}
+}
+
+// leave leaves the group, which stops all workers, also where the brokers do not
+// answer any more.
+func (a *assigner) leave(ctx context.Context) {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.s.cfg.Drain+endTimeout)
+	defer cancel()
+	if err := a.client.LeaveGroupContext(end); err != nil {
+		a.s.log.Warn().Err(err).Msg("left the group without a word; its partitions are taken over after the session timeout")
+	}
+	a.client.Close()
 }
 
 // start begins a worker for each assigned partition. It does not wait for them,

@@ -51,6 +51,9 @@ type committer struct {
 	store  *store
 	exact  bool
 	policy retry.Policy
+	// unexpected hears of batches that met other documents than their events
+	// said. Its error may quote documents.
+	unexpected func(error)
 	// session is for transactions; one at a time, so that a new transaction
 	// ends what may be left of the one before.
 	session *mongo.Session
@@ -89,6 +92,7 @@ func (c *committer) commit(ctx context.Context, b *batch) error {
 		err := c.try(ctx, b, look)
 		if !look && (errors.Is(err, errHeldDiffers) || isDuplicateID(err)) {
 			look = true
+			c.unexpected(err)
 			err = c.try(ctx, b, look)
 		}
 		return sanitize(err)

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxCommandBytes keeps a command below the server's 16 MiB + 16 KiB. A
-	// single document may fill a command alone.
-	maxCommandBytes = 15 << 20
+	// maxCommandBytes bounds a command's memory; a single document may pass it,
+	// alone, up to the server's limit of 16 MiB + 16 KiB.
+	maxCommandBytes = 4 << 20
 	// maxCommandWrites is below the server's limit of 100 000.
 	maxCommandWrites = 50_000
 )

@@ -132,7 +132,7 @@ func TestStaleWorkerCannotWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := &committer{client: r.dest.Client, store: store, exact: true, policy: r.config("x").Retry}
+	old := &committer{client: r.dest.Client, store: store, exact: true, policy: r.config("x").Retry, unexpected: func(error) {}}
 	if err := old.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -54,6 +55,8 @@ type fetcher struct {
 
 	mu     sync.Mutex
 	queues map[topicPartition]*queue
+	// part is one queue's share of the budget.
+	part atomic.Int64
 	// requests wait for Run to carry them out.
 	requests []func()
 	wake     context.CancelFunc
@@ -152,7 +155,7 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 		if !ok || len(p.Records) == 0 {
 			return
 		}
-		q.push(p.Records, f.share())
+		q.push(p.Records, f.part.Load())
 	})
 	return nil
 }
@@ -165,11 +168,12 @@ func (f *fetcher) patient() bool {
 	return time.Since(f.failing) < f.patience
 }
 
-// share is what one queue may hold: the budget in equal parts. Shares are not
+// share fixes what one queue may hold: the budget in equal parts. Shares are not
 // lent, so that a partition which waits at a barrier takes nothing from those
-// it waits for.
-func (f *fetcher) share() int64 {
-	return max(f.budget/int64(max(len(f.queues), 1)), minQueueBytes)
+// it waits for. A batch takes no more than a share either, so that the records
+// under way are bounded as those that wait are.
+func (f *fetcher) share() {
+	f.part.Store(max(f.budget/int64(max(len(f.queues), 1)), minQueueBytes))
 }
 
 // request has Run carry out a change and waits for it.
@@ -199,6 +203,7 @@ func (f *fetcher) open(ctx context.Context, tp topicPartition, offset int64) (*q
 	q := &queue{f: f, tp: tp, ready: make(chan struct{}, 1)}
 	err := f.request(ctx, func() {
 		f.queues[tp] = q
+		f.share()
 		f.client.ResumeFetchPartitions(map[string][]int32{tp.topic: {tp.partition}})
 		f.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{tp.topic: {tp.partition: kgo.NewOffset().At(offset)}})
 	})
@@ -241,6 +246,7 @@ func (q *queue) push(records []*kgo.Record, share int64) {
 // take removes the first records, as many as n and size allow, and at least one
 // where there is any. It does not block: ready says when to try again.
 func (q *queue) take(n int, size int64) []*kgo.Record {
+	size = min(size, q.f.part.Load())
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var taken int64
@@ -277,6 +283,7 @@ func (q *queue) close(ctx context.Context) error {
 	err := q.f.request(ctx, func() {
 		if q.f.queues[q.tp] == q {
 			delete(q.f.queues, q.tp)
+			q.f.share()
 			q.f.client.RemoveConsumePartitions(map[string][]int32{q.tp.topic: {q.tp.partition}})
 		}
 	})

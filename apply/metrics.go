@@ -16,6 +16,7 @@ type metrics struct {
 	batchTime  prometheus.Histogram
 	retries    prometheus.Counter
 	lost       prometheus.Counter
+	unexpected prometheus.Counter
 	barriers   prometheus.Counter
 	partitions prometheus.Gauge
 	queued     prometheus.GaugeFunc
@@ -44,6 +45,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 		}),
 		retries:    counter("retries_total", "Tries that failed and were repeated."),
 		lost:       counter("lost_partitions_total", "Partitions found to belong to another owner."),
+		unexpected: counter("unexpected_batches_total", "Batches that met other documents than the events said, and were written after looking everything up."),
 		barriers:   counter("barriers_total", "Barriers passed, counted per partition."),
 		partitions: gauge("partitions", "Partitions that this process owns."),
 		lag:        gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
@@ -54,7 +56,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.barriers, m.partitions, m.queued, m.lag} {
+	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.partitions, m.queued, m.lag} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -96,7 +96,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		switch {
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 			err = nil
-			s.cfg.Report.Set(state.StateFinished, "")
+			s.cfg.Report.Set(state.StateFinished, "stopped")
 		case errors.Is(err, errHistoryLost):
 			s.cfg.Report.Set(state.StateHistoryLost, err.Error())
 		case err != nil:

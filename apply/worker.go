@@ -79,7 +79,7 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 		return err
 	}
 	w.q = q
-	w.committer = &committer{client: w.s.client, store: w.s.store, exact: w.s.able.transactions, policy: w.s.policy}
+	w.committer = &committer{client: w.s.client, store: w.s.store, exact: w.s.able.transactions, policy: w.s.policy, unexpected: w.unexpected}
 	if err := w.committer.open(); err != nil {
 		return errors.Join(err, q.close(ctx))
 	}
@@ -121,6 +121,13 @@ func (w *worker) consume(ctx context.Context, apply func(context.Context, []*kgo
 			return w.rest(ctx)
 		}
 	}
+}
+
+// unexpected reports a batch that met other documents than its events said: a
+// try whose answer was lost, or somebody else's writes.
+func (w *worker) unexpected(err error) {
+	w.s.metrics.unexpected.Inc()
+	w.log.Warn().Err(sanitize(err)).Int64("offset", w.held.Offset).Msg("the destination holds other documents than the events say; looking everything up")
 }
 
 // claim raises the partition's epoch and learns where it stands.
