@@ -2,32 +2,57 @@ package snapshot
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"sync"
 
 	"github.com/tributarydb/tributary/internal/state"
 )
 
-// board is what this process knows of the run from following the state topic.
-// It is for waiting and for showing progress; decisions are taken on what is
-// loaded after a producer was obtained. It is safe for concurrent use.
+// board is what this process knows of runs from following the state topic. It
+// is for waiting and for showing progress; decisions are taken on what is loaded
+// after a producer was obtained. It is safe for concurrent use.
 type board struct {
-	mu      sync.Mutex
-	view    *state.View
+	mu sync.Mutex
+	// runs holds manifests alone; chunks and sums are kept up record by
+	// record, since a run may have very many chunks.
+	runs    *state.View
+	chunks  map[string]sums
+	sums    map[string]sums
 	changed chan struct{}
 }
 
+// sums are those of one chunk or of one run's chunks.
+type sums struct {
+	run                    string
+	documents, bytes, done int64
+}
+
+func (s sums) plus(o sums, sign int64) sums {
+	s.documents += sign * o.documents
+	s.bytes += sign * o.bytes
+	s.done += sign * o.done
+	return s
+}
+
 func newBoard() *board {
-	return &board{view: state.NewView(), changed: make(chan struct{})}
+	return &board{runs: state.NewView(), chunks: map[string]sums{}, sums: map[string]sums{}, changed: make(chan struct{})}
 }
 
 // apply takes over one record of the state topic.
 func (b *board) apply(key string, value []byte) error {
-	if !state.IsRun(key) && !state.IsChunk(key) {
-		return nil
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.view.Apply(key, value); err != nil {
+	var err error
+	switch {
+	case state.IsRun(key):
+		err = b.runs.Apply(key, value)
+	case state.IsChunk(key):
+		err = b.applyChunk(key, value)
+	default:
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	close(b.changed)
@@ -35,11 +60,30 @@ func (b *board) apply(key string, value []byte) error {
 	return nil
 }
 
+func (b *board) applyChunk(key string, value []byte) error {
+	var now sums
+	if value != nil {
+		var p state.ChunkProgress
+		if err := json.Unmarshal(value, &p); err != nil {
+			return fmt.Errorf("decode state record key=%s: %w", key, err)
+		}
+		now = sums{run: p.Run, documents: p.Documents, bytes: p.Bytes}
+		if p.Done {
+			now.done = 1
+		}
+	}
+	former := b.chunks[key]
+	b.sums[former.run] = b.sums[former.run].plus(former, -1)
+	b.sums[now.run] = b.sums[now.run].plus(now, 1)
+	b.chunks[key] = now
+	return nil
+}
+
 // wait blocks until condition holds. It runs under the board's lock.
-func (b *board) wait(ctx context.Context, condition func(*state.View) bool) error {
+func (b *board) wait(ctx context.Context, condition func(*board) bool) error {
 	for {
 		b.mu.Lock()
-		ok, changed := condition(b.view), b.changed
+		ok, changed := condition(b), b.changed
 		b.mu.Unlock()
 		if ok {
 			return nil
@@ -54,57 +98,35 @@ func (b *board) wait(ctx context.Context, condition func(*state.View) bool) erro
 
 // totals of a run.
 type totals struct {
-	run                      string
-	state                    string
-	chunks, chunksDone       int64
-	documents, bytes         int64
-	totalDocuments, allBytes int64
+	sums
+	state                              string
+	chunks                             int64
+	estimatedDocuments, estimatedBytes int64
 }
 
 // totals sums up the latest run; ok is false as long as there is none.
 func (b *board) totals() (t totals, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m, ok := b.view.LatestRun()
+	m, ok := b.runs.LatestRun()
 	if !ok {
 		return totals{}, false
 	}
-	t = totals{run: m.Run, state: m.State, chunks: int64(m.Chunks)}
+	t = totals{sums: b.sums[m.Run], state: m.State, chunks: int64(m.Chunks)}
 	for i := range m.Collections {
-		t.totalDocuments += m.Collections[i].EstimatedDocuments
-		t.allBytes += m.Collections[i].EstimatedBytes
-	}
-	for _, p := range b.view.Chunks(m.Run) {
-		t.documents += p.Documents
-		t.bytes += p.Bytes
-		if p.Done {
-			t.chunksDone++
-		}
+		t.estimatedDocuments += m.Collections[i].EstimatedDocuments
+		t.estimatedBytes += m.Collections[i].EstimatedBytes
 	}
 	return t, true
 }
 
 // begun holds when there is a run.
-func begun(v *state.View) bool {
-	_, ok := v.LatestRun()
+func begun(b *board) bool {
+	_, ok := b.runs.LatestRun()
 	return ok
 }
 
-// ended holds when the latest run is complete or has failed.
-func ended(v *state.View) bool {
-	m, ok := v.LatestRun()
-	return ok && m.State != state.RunLoading
-}
-
 // loaded holds when every chunk of the run is done.
-func loaded(m *state.Manifest) func(*state.View) bool {
-	return func(v *state.View) bool {
-		var done int32
-		for _, p := range v.Chunks(m.Run) {
-			if p.Done && p.Chunk < m.Chunks {
-				done++
-			}
-		}
-		return done == m.Chunks
-	}
+func loaded(m *state.Manifest) func(*board) bool {
+	return func(b *board) bool { return b.sums[m.Run].done == int64(m.Chunks) }
 }

@@ -49,7 +49,10 @@ func childMain() int {
 	}
 	for _, f := range families {
 		if f.GetName() == "tributary_snapshot_read_documents_total" {
-			fmt.Printf("read %.0f\n", f.GetMetric()[0].GetCounter().GetValue())
+			n := f.GetMetric()[0].GetCounter().GetValue()
+			if _, err := fmt.Fprintf(os.Stdout, "read %.0f\n", n); err != nil {
+				return 1
+			}
 		}
 	}
 	return 0

@@ -49,7 +49,7 @@ func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) 
 	// state is later than what a majority had.
 	work, err := s.planRun(ctx, m.Run)
 	if err != nil {
-		return state.Manifest{}, err
+		return state.Manifest{}, &sourceError{err}
 	}
 	m.Collections, m.Chunks = work.collections, int32(len(work.chunks))
 	if err := o.publish(ctx, p, &m, work.chunks); err != nil {
@@ -126,7 +126,7 @@ func (o *owner) readThrough(ctx context.Context, m *state.Manifest) (bson.Timest
 	}
 	latest, err := mongodb.LatestTime(ctx, o.s.client)
 	if err != nil {
-		return bson.Timestamp{}, err
+		return bson.Timestamp{}, &sourceError{err}
 	}
 	r := m.Watermark
 	for _, p := range view.Chunks(m.Run) {
@@ -153,7 +153,7 @@ func (o *owner) renames(ctx context.Context, m *state.Manifest, r bson.Timestamp
 		return of[ns] || !ns.IsZero() && o.s.cfg.Select.Match(ns.DB, ns.Coll)
 	}
 	var renamed []string
-	err := o.s.followUntil(ctx, m.ChangeOffsets[coordinating], r, func(e *event.Event) error {
+	err := o.s.followUntil(ctx, m.ChangeOffsets[followed], r, func(e *event.Event) error {
 		if e.Op != event.OpRename || event.CompareTimes(e.Position.Time, m.Watermark) <= 0 || event.CompareTimes(e.Position.Time, r) > 0 {
 			return nil
 		}

@@ -15,7 +15,6 @@ import (
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // coordinating is the partition whose owner begins and ends runs.
@@ -35,25 +34,34 @@ func (o *owner) run(ctx context.Context) error {
 	return o.s.policy().Loop(ctx, judgeSession, o.session)
 }
 
-// judgeSession decides about an error of a session. Reads of documents have
-// been retried before it gets here.
+// judgeSession decides about an error of a session.
 func judgeSession(err error) retry.Verdict {
 	_, failed := errors.AsType[*RunFailedError](err)
 	_, refused := errors.AsType[*refusedError](err)
-	_, server := errors.AsType[mongo.ServerError](err)
-	_, connect := errors.AsType[*mongodb.ConnectError](err)
+	_, read := errors.AsType[*readError](err)
+	fromSource, isSource := errors.AsType[*sourceError](err)
 	switch {
-	case failed, refused, errors.Is(err, ErrHistoryLost), errors.Is(err, errUnreadable):
+	case failed, refused, read, errors.Is(err, ErrHistoryLost):
 		return retry.Stop
+	case isSource:
+		return mongodb.Classify(fromSource.err)
 	case fenced(err):
 		// Waiting gives a new owner time to be known to the group, which
 		// then ends this one.
 		return retry.Other
-	case server, connect:
-		return mongodb.Classify(err)
 	}
 	return kafka.Classify(err)
 }
+
+// sourceError tells an error of the source from one of Kafka, both of which a
+// session meets.
+type sourceError struct{ err error }
+
+// Error is the source's.
+func (e *sourceError) Error() string { return e.err.Error() }
+
+// Unwrap returns the source's error.
+func (e *sourceError) Unwrap() error { return e.err }
 
 // session is one producer's life. The order matters: obtaining the producer id
 // ends what a former owner left open, so that what is loaded afterwards is
@@ -137,7 +145,7 @@ func (o *owner) work(ctx context.Context, p *producer, m *state.Manifest, view *
 	}
 	src, err := newSource(ctx, o.s.client, m.Watermark)
 	if err != nil {
-		return err
+		return &sourceError{err}
 	}
 	o.log.Info().Str(logfield.Run, m.Run).Msgf("%d chunks to read", len(tasks))
 	w := worker{s: o.s, producer: p, source: src, partitions: partitions}

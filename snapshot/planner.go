@@ -184,11 +184,11 @@ func assemble(run string, outlines []outline) *plan {
 // so that no _id lies outside of all chunks.
 func (o *outline) chunks(run string, first int32, works bool) []state.Chunk {
 	c := o.collection
-	whole := !o.natural && !o.bounded && !(o.empty && works)
+	ordered := o.bounded || o.empty && works
 	chunks := make([]state.Chunk, len(o.bounds)+1)
 	for i := range chunks {
 		chunks[i] = state.Chunk{
-			Run: run, Chunk: first + int32(i), DB: c.DB, Coll: c.Coll, UUID: c.UUID, Whole: whole, Natural: o.natural,
+			Run: run, Chunk: first + int32(i), DB: c.DB, Coll: c.Coll, UUID: c.UUID, Whole: !o.natural && !ordered, Natural: o.natural,
 		}
 		if i > 0 {
 			chunks[i].Min = o.bounds[i-1]

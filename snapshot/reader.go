@@ -12,7 +12,6 @@ import (
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/wire"
-	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"golang.org/x/sync/semaphore"
 )
@@ -51,7 +50,7 @@ type task struct {
 // piece is one encoded batch and what is true once it is committed. A piece
 // without a value only moves the progress.
 type piece struct {
-	key, value []byte
+	value []byte
 	// weight is what the piece holds of the worker's byte budget.
 	weight   int64
 	count    int32
@@ -62,7 +61,7 @@ type piece struct {
 // source are retried here, behind the last document that was read, so that
 // nothing is read twice because of them.
 type reader struct {
-	open   func(ctx context.Context, c *state.Chunk, after bson.Raw) (documents, error)
+	open   func(ctx context.Context, c *state.Chunk, progress *state.ChunkProgress) (documents, error)
 	gone   func(ctx context.Context, c *state.Chunk) (bool, error)
 	retry  retry.Policy
 	codec  *wire.Codec
@@ -83,16 +82,30 @@ func (r *reader) read(ctx context.Context, t *task) error {
 		return r.pass(ctx, t, alive)
 	})
 	if err != nil {
-		return fmt.Errorf("read chunk %d ns=%s.%s: %w", t.chunk.Chunk, t.chunk.DB, t.chunk.Coll, err)
+		return &readError{chunk: &t.chunk, err: err}
 	}
 	return nil
 }
+
+// readError is the end of the retries of a chunk's reads.
+type readError struct {
+	chunk *state.Chunk
+	err   error
+}
+
+// Error names the chunk.
+func (e *readError) Error() string {
+	return fmt.Sprintf("read chunk %d ns=%s.%s: %v", e.chunk.Chunk, e.chunk.DB, e.chunk.Coll, e.err)
+}
+
+// Unwrap returns the last failure.
+func (e *readError) Unwrap() error { return e.err }
 
 // pass reads once until the chunk ends or the source fails. Either way t holds
 // how far it came.
 func (r *reader) pass(ctx context.Context, t *task, alive func()) error {
 	r.pack.reset()
-	docs, err := r.open(ctx, &t.chunk, t.progress.Next)
+	docs, err := r.open(ctx, &t.chunk, &t.progress)
 	if err != nil {
 		return r.settle(ctx, t, err)
 	}

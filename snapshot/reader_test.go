@@ -29,10 +29,11 @@ type script struct {
 	missing      bool
 }
 
-func (s *script) open(_ context.Context, _ *state.Chunk, after bson.Raw) (documents, error) {
+func (s *script) open(_ context.Context, _ *state.Chunk, progress *state.ChunkProgress) (documents, error) {
+	after := bson.Raw(progress.Next)
 	s.opens++
 	p := &scriptPass{script: s}
-	if after != nil {
+	if len(after) > 0 {
 		want, err := idKey(after)
 		if err != nil {
 			return nil, err
@@ -84,7 +85,7 @@ func readAll(t *testing.T, s *script, from state.ChunkProgress) ([]piece, error)
 
 // readFrom reads one task and returns the pieces.
 func readFrom(t *testing.T,
-	open func(context.Context, *state.Chunk, bson.Raw) (documents, error),
+	open func(context.Context, *state.Chunk, *state.ChunkProgress) (documents, error),
 	gone func(context.Context, *state.Chunk) (bool, error), work task,
 ) ([]piece, error) {
 	t.Helper()

@@ -176,9 +176,10 @@ func (s *Service) watch(ctx context.Context) error {
 // awaitEnd ends the service when the run has ended, whoever ended it.
 func (s *Service) awaitEnd(ctx context.Context) error {
 	var m state.Manifest
-	err := s.board.wait(ctx, func(v *state.View) bool {
-		m, _ = v.LatestRun()
-		return ended(v)
+	err := s.board.wait(ctx, func(b *board) bool {
+		var ok bool
+		m, ok = b.runs.LatestRun()
+		return ok && m.State != state.RunLoading
 	})
 	if err != nil {
 		return err
@@ -203,7 +204,7 @@ func (s *Service) showProgress(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if t, ok := s.board.totals(); ok {
-			s.metrics.chunksDone.Set(float64(t.chunksDone))
+			s.metrics.chunksDone.Set(float64(t.done))
 			s.metrics.chunksTotal.Set(float64(t.chunks))
 			s.cfg.Report.Update(t.write)
 		}
@@ -222,9 +223,9 @@ func (s *Service) showProgress(ctx context.Context) error {
 func (t totals) write(status *state.Status) {
 	status.Phase = t.state
 	status.Detail = map[string]int64{
-		"documents": t.documents, "documents_estimated": t.totalDocuments,
-		"bytes": t.bytes, "bytes_estimated": t.allBytes,
-		"chunks_done": t.chunksDone, "chunks_total": t.chunks,
+		"documents": t.documents, "documents_estimated": t.estimatedDocuments,
+		"bytes": t.bytes, "bytes_estimated": t.estimatedBytes,
+		"chunks_done": t.done, "chunks_total": t.chunks,
 	}
 }
 

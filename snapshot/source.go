@@ -73,23 +73,14 @@ func newSource(ctx context.Context, client *mongo.Client, w bson.Timestamp) (*so
 	return &source{client: client, after: later(w, now), clusterTime: session.ClusterTime()}, nil
 }
 
-// open begins a pass over c behind the document whose {_id: …} is after; nil
-// means from the chunk's start. The caller closes it.
-func (s *source) open(ctx context.Context, c *state.Chunk, after bson.Raw) (documents, error) {
-	if after != nil && inNaturalOrder(c) {
-		there, err := s.has(ctx, c, after)
-		if err != nil {
-			return nil, err
-		}
-		if !there {
-			after = nil
-		}
-	}
-	p := &pass{coll: s.collection(c), ordered: !inNaturalOrder(c), after: after}
-	var err error
-	if p.session, err = s.session(); err != nil {
+// open begins a pass over c from where progress stands: behind the document
+// Next, or from the chunk's start. The caller closes it.
+func (s *source) open(ctx context.Context, c *state.Chunk, progress *state.ChunkProgress) (documents, error) {
+	session, err := s.session(progress.ReadThrough)
+	if err != nil {
 		return nil, err
 	}
+	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next}
 	if err := p.begin(ctx, c); err != nil {
 		p.Close()
 		return nil, err
@@ -98,8 +89,8 @@ func (s *source) open(ctx context.Context, c *state.Chunk, after bson.Raw) (docu
 }
 
 // session is causally consistent and advanced: the server answers from a state
-// at or after that time.
-func (s *source) session() (*mongo.Session, error) {
+// that is not older than this run may read, nor than what was read already.
+func (s *source) session(read bson.Timestamp) (*mongo.Session, error) {
 	session, err := s.client.StartSession(options.Session().SetCausalConsistency(true))
 	if err != nil {
 		return nil, fmt.Errorf("start session: %w", err)
@@ -107,7 +98,7 @@ func (s *source) session() (*mongo.Session, error) {
 	if s.clusterTime == nil {
 		return session, nil
 	}
-	after := s.after
+	after := later(s.after, read)
 	if err := errors.Join(session.AdvanceClusterTime(s.clusterTime), session.AdvanceOperationTime(&after)); err != nil {
 		session.EndSession(context.Background())
 		return nil, fmt.Errorf("advance session: %w", err)
@@ -117,20 +108,6 @@ func (s *source) session() (*mongo.Session, error) {
 
 func (s *source) collection(c *state.Chunk) *mongo.Collection {
 	return s.client.Database(c.DB).Collection(c.Coll, options.Collection().SetReadConcern(readconcern.Majority()))
-}
-
-// has reports whether the document {_id: …} is in the collection.
-func (s *source) has(ctx context.Context, c *state.Chunk, id bson.Raw) (bool, error) {
-	e, _, err := rawbson.Lookup(id, "_id")
-	if err != nil {
-		return false, fmt.Errorf("read _id: %w", err)
-	}
-	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: e.RawValue()}}}}
-	err = s.collection(c).FindOne(ctx, filter, options.FindOne().SetProjection(onlyID())).Err()
-	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
-		return false, fmt.Errorf("look for last document ns=%s.%s: %w", c.DB, c.Coll, err)
-	}
-	return err == nil, nil
 }
 
 // gone reports whether the name of c no longer is a collection. A collection
@@ -195,6 +172,15 @@ func (p *pass) begin(ctx context.Context, c *state.Chunk) error {
 	if p.ordered && p.after != nil && idType(p.after) == bson.TypeMaxKey {
 		return nil // there is nothing behind it, and a server refuses to look
 	}
+	if p.after != nil && !p.ordered {
+		there, err := p.has(ctx, p.after)
+		if err != nil {
+			return err
+		}
+		if !there {
+			p.after = nil // only newer documents are left of a capped collection
+		}
+	}
 	if p.after != nil {
 		var err error
 		if p.anchor, err = idKey(p.after); err != nil {
@@ -203,6 +189,20 @@ func (p *pass) begin(ctx context.Context, c *state.Chunk) error {
 	}
 	p.tail = p.ordered && len(c.Max) == 0 && (p.after != nil || len(c.Min) > 0)
 	return p.find(ctx, bson.D{}, findOptions(c, p.after))
+}
+
+// has reports whether the document {_id: …} is in the collection.
+func (p *pass) has(ctx context.Context, id bson.Raw) (bool, error) {
+	e, _, err := rawbson.Lookup(id, "_id")
+	if err != nil {
+		return false, fmt.Errorf("read _id: %w", err)
+	}
+	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: e.RawValue()}}}}
+	err = p.coll.FindOne(mongo.NewSessionContext(ctx, p.session), filter, options.FindOne().SetProjection(onlyID())).Err()
+	if err != nil && !noDocuments(err) {
+		return false, fmt.Errorf("look for last document ns=%s.%s: %w", p.coll.Database().Name(), p.coll.Name(), err)
+	}
+	return err == nil, nil
 }
 
 func (p *pass) find(ctx context.Context, filter bson.D, opts *options.FindOptionsBuilder) error {

@@ -23,6 +23,8 @@ const (
 	// firstLookback is how many records of each partition are looked at first
 	// for an earlier watermark.
 	firstLookback = 1000
+	// followed is the partition of the change topic that followUntil reads.
+	followed = 0
 )
 
 // marks gathers the copies of watermarks until one is known in every partition.
@@ -144,7 +146,7 @@ func (s *Service) controlEvent(r *kgo.Record) (*event.Event, error) {
 // copies of one are committed together.
 func (s *Service) followUntil(ctx context.Context, offset int64, r bson.Timestamp, visit func(*event.Event) error) error {
 	log := &topicLog{cfg: s.cfg.Kafka, topic: s.topics.Changes}
-	err := log.follow(ctx, map[int32]int64{0: offset}, func(record *kgo.Record) (bool, error) {
+	err := log.follow(ctx, map[int32]int64{followed: offset}, func(record *kgo.Record) (bool, error) {
 		e, err := s.controlEvent(record)
 		if err != nil || e == nil {
 			return err != nil, err
@@ -158,9 +160,9 @@ func (s *Service) followUntil(ctx context.Context, offset int64, r bson.Timestam
 		return err != nil, err
 	})
 	if errors.Is(err, kerr.OffsetOutOfRange) {
-		return fmt.Errorf("%w: topic %s no longer holds offset %d of partition 0, from which the load needs its changes: "+
+		return fmt.Errorf("%w: topic %s no longer holds offset %d of partition %d, from which the load needs its changes: "+
 			"hint: the load took longer than the topic's retention; raise kafka.retention and set up the pipeline again under a new name",
-			ErrHistoryLost, s.topics.Changes, offset)
+			ErrHistoryLost, s.topics.Changes, offset, followed)
 	}
 	return err
 }
