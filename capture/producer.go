@@ -36,6 +36,8 @@ type producer struct {
 	expired func(error)
 
 	once sync.Once
+	// fenced says that another instance has the producer id.
+	fenced bool
 	// failed closes after err was set.
 	failed chan struct{}
 	err    error
@@ -159,16 +161,20 @@ func (p *producer) commit(ctx context.Context, position state.CapturePosition, m
 // describe names the step that failed, and a fence by its meaning.
 func (p *producer) describe(step string, err error) error {
 	if fenced(err) {
+		p.fenced = true
 		return fmt.Errorf("%s: %w: %w", step, errFenced, err)
 	}
 	return fmt.Errorf("%s: %w", step, err)
 }
 
 // close aborts an open transaction as far as that can be done quickly and
-// closes the client.
+// closes the client. Once fenced it leaves the transactional id alone, which is
+// another's.
 func (p *producer) close() {
 	if p.open {
 		p.expiry.Stop()
+	}
+	if p.open && !p.fenced {
 		ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
 		// What cannot be aborted is ended by the next instance's fence or by
 		// the transaction timeout.
