@@ -150,3 +150,34 @@ func TestServersThatGoAwayAreWaitedFor(t *testing.T) {
 	}
 	r.checkLoaded(t, orders, capped)
 }
+
+func TestStopCommitsWhatWasRead(t *testing.T) {
+	testenv.Each(t, func(t *testing.T, pair testenv.Pair) {
+		r := newRig(t, pair)
+		ns := event.Namespace{DB: "shop", Coll: "orders"}
+		const total = 4000
+		fill(t, r.source, ns, objectIDs(total), 300)
+		r.followSource(t)
+		s, err := New(r.config("stopped"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var g errgroup.Group
+		g.Go(func() error { return s.Run(ctx) })
+		r.awaitProgress(t, 0, func() bool { return true })
+		stop()
+		asked := time.Now()
+		if err := g.Wait(); err != nil {
+			t.Errorf("a stopped service fails: %v", err)
+		}
+		if took := time.Since(asked); took > drainTimeout {
+			t.Errorf("the stop took %s", took)
+		}
+		if err := r.run(t, r.config("next")); err != nil {
+			t.Fatal(err)
+		}
+		r.checkLoaded(t, ns)
+	})
+}
