@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -46,7 +47,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 	err := a.dispatch(ctx, args)
 	var silent verdictError
 	if err != nil && !errors.As(err, &silent) {
-		fmt.Fprintf(a.stderr, "tributary: %s\n", message(err))
+		a.say("tributary: %s", message(err))
 	}
 	return exitCode(err)
 }
@@ -106,13 +107,12 @@ func message(err error) string {
 // dispatch finds the command and runs it.
 func (a *app) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		a.usage(a.stderr)
+		a.say("%s", usage())
 		return usageError("no command is given: hint: start with one of the above")
 	}
 	switch args[0] {
 	case "help", "-h", "-help", "--help":
-		a.usage(a.stdout)
-		return nil
+		return a.print(usage())
 	case "-version", "--version":
 		args = []string{"version"}
 	}
@@ -136,29 +136,53 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	return usageError(fmt.Sprintf("unknown command %q: hint: %s", name, hint))
 }
 
-func (a *app) usage(w io.Writer) {
-	fmt.Fprint(w, `Tributary keeps MongoDB deployments in step with each other through Kafka.
+// say writes a line to stderr, where nothing can be done about a fault.
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// print writes a text to stdout.
+func (a *app) print(text string) error {
+	if _, err := io.WriteString(a.stdout, text); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// printJSON writes a value to stdout.
+func (a *app) printJSON(v any) error {
+	encoder := json.NewEncoder(a.stdout)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(v); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// usage is the text of `tributary help`.
+func usage() string {
+	var list strings.Builder
+	for _, c := range commands() {
+		fmt.Fprintf(&list, "  %-15s %s\n", c.name, c.summary)
+	}
+	return `Tributary keeps MongoDB deployments in step with each other through Kafka.
 
 Usage:
   tributary COMMAND [flags]
 
 Commands:
-`)
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-15s %s\n", c.name, c.summary)
-	}
-	fmt.Fprint(w, `
+` + list.String() + `
 To begin:
   tributary config example > pipeline.yml     then fill in source, kafka, destinations
   tributary config check -config pipeline.yml -connect
   tributary run -config pipeline.yml
 
-`+"`tributary COMMAND -h`"+` explains the flags of a command. A first SIGINT or SIGTERM lets
-a service finish what it has in hand and commit; a second one aborts it.
+"tributary COMMAND -h" explains the flags of a command. A first SIGINT or SIGTERM
+lets a service finish what it has in hand and commit; a second one aborts it.
 
 Exit codes: 0 success, 1 failed (verify: different), 2 wrong usage or
 configuration, or could not tell.
-`)
+`
 }
 
 // flags is the flag set of a command. Parse it with parse.
@@ -173,10 +197,9 @@ func (a *app) parse(fs *flag.FlagSet, args []string) (done bool, err error) {
 	err = fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		a.help(fs)
-		return true, nil
+		return true, a.print(help(fs))
 	case err != nil:
-		return false, usageError(fmt.Sprintf("%s: %v: hint: `tributary %s -h` lists the flags%s", fs.Name(), err, fs.Name(), a.nearFlag(fs, err)))
+		return false, usageError(fmt.Sprintf("%s: %v: hint: `tributary %s -h` lists the flags%s", fs.Name(), err, fs.Name(), nearFlag(fs, err)))
 	case fs.NArg() > 0:
 		return false, usageError(fmt.Sprintf("%s: unexpected argument %q: hint: flags begin with -, as -config FILE", fs.Name(), fs.Arg(0)))
 	}
@@ -184,7 +207,7 @@ func (a *app) parse(fs *flag.FlagSet, args []string) (done bool, err error) {
 }
 
 // nearFlag suggests a flag for one that is not defined.
-func (a *app) nearFlag(fs *flag.FlagSet, err error) string {
+func nearFlag(fs *flag.FlagSet, err error) string {
 	_, name, ok := strings.Cut(err.Error(), "not defined: -")
 	if !ok {
 		return ""
@@ -197,12 +220,15 @@ func (a *app) nearFlag(fs *flag.FlagSet, err error) string {
 	return ""
 }
 
-func (a *app) help(fs *flag.FlagSet) {
+// help is the text of `tributary COMMAND -h`.
+func help(fs *flag.FlagSet) string {
+	var text strings.Builder
 	for _, c := range commands() {
 		if c.name == fs.Name() {
-			fmt.Fprintf(a.stdout, "%s: %s.\n\nUsage:\n  tributary %s %s\n\nFlags:\n", c.name, c.summary, c.name, c.arguments)
+			fmt.Fprintf(&text, "%s: %s.\n\nUsage:\n  tributary %s %s\n\nFlags:\n", c.name, c.summary, c.name, c.arguments)
 		}
 	}
-	fs.SetOutput(a.stdout)
+	fs.SetOutput(&text)
 	fs.PrintDefaults()
+	return text.String()
 }

@@ -30,9 +30,9 @@ func runConfigCheck(ctx context.Context, a *app, args []string) error {
 	for _, d := range cfg.Destinations {
 		names = append(names, d.Name)
 	}
-	fmt.Fprintf(a.stdout, "%s: good: pipeline %s, destinations %s\n", path, cfg.Name, strings.Join(names, ", "))
-	if !connect {
-		return nil
+	err = a.print(fmt.Sprintf("%s: good: pipeline %s, destinations %s\n", path, cfg.Name, strings.Join(names, ", ")))
+	if err != nil || !connect {
+		return err
 	}
 	return a.checkConnections(ctx, cfg)
 }
@@ -47,11 +47,11 @@ func (a *app) checkConnections(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "kafka: answers\nsource: %s\n", describe(source))
+	text := fmt.Sprintf("kafka: answers\nsource: %s\n", describe(source))
 	for _, d := range cfg.Destinations {
-		fmt.Fprintf(a.stdout, "destination %s: %s\n", d.Name, describe(destinations[d.Name]))
+		text += fmt.Sprintf("destination %s: %s\n", d.Name, describe(destinations[d.Name]))
 	}
-	return nil
+	return a.print(text)
 }
 
 // describe is a deployment in a few words.

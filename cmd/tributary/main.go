@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -12,9 +11,8 @@ import (
 	"github.com/tributarydb/tributary/internal/config"
 )
 
-// version is set by the build: -ldflags "-X main.version=…".
-//
-//nolint:gochecknoglobals // The linker can set nothing else; nothing writes it.
+// version is set by the build: -ldflags "-X main.version=…". The linker can set
+// nothing but a variable; nothing else writes it.
 var version = "dev"
 
 const (
@@ -50,11 +48,11 @@ func attend(signals <-chan os.Signal, a *app, args []string) int {
 				if time.Since(first) < sameSignal {
 					continue
 				}
-				fmt.Fprintf(a.stderr, "tributary: %s again: aborted; what was not committed will be done again\n", s)
+				a.say("tributary: %s again: aborted; what was not committed will be done again", s)
 				return exitAborted
 			}
 			first = time.Now()
-			fmt.Fprintf(a.stderr, "tributary: %s: stopping (again to abort)\n", s)
+			a.say("tributary: %s: stopping (again to abort)", s)
 			stop()
 		}
 	}

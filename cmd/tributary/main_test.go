@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/testenv"
@@ -223,4 +224,26 @@ func TestSignals(t *testing.T) {
 	if out := p.stderr.String(); !strings.Contains(out, "stopping (again to abort)") || strings.Contains(out, "aborted") {
 		t.Errorf("stderr: %s", out)
 	}
+}
+
+func TestSecondSignalAborts(t *testing.T) {
+	path := pipeline(t, "${NAME}", "mongodb://127.0.0.1:1", []string{"127.0.0.1:3"}, "mongodb://127.0.0.1:2")
+	synctest.Test(t, func(t *testing.T) {
+		p := newProgram(nil)
+		release := make(chan struct{})
+		p.app.env = func(string) (string, bool) { // a command that does not listen
+			<-release
+			return "", false
+		}
+		signals := make(chan os.Signal)
+		ended := make(chan int)
+		go func() { ended <- attend(signals, p.app, []string{"config", "check", "-config", path}) }()
+		signals <- syscall.SIGINT
+		<-time.After(time.Second)
+		signals <- syscall.SIGINT
+		if code := <-ended; code != exitAborted || !strings.Contains(p.stderr.String(), "aborted") {
+			t.Errorf("exit code %d, want %d\n%s", code, exitAborted, p.stderr)
+		}
+		close(release)
+	})
 }

@@ -154,19 +154,22 @@ type runner interface {
 // commit, then reporters publish the last status, then the HTTP server stops,
 // so that both can be asked until nothing more happens.
 func (p *process) serve(ctx context.Context, parts ...part) error {
-	reporters, services, err := p.build(parts)
+	var reporters []*state.Reporter
+	server, err := p.listen(ctx, func() []state.Status {
+		list := make([]state.Status, len(reporters))
+		for i, r := range reporters {
+			list[i] = r.Status()
+		}
+		return list
+	})
 	if err != nil {
 		return err
 	}
-	var (
-		background errgroup.Group
-		server     *admin.Server
-	)
-	if p.address != config.AddressOff {
-		if server, err = p.listen(ctx, reporters); err != nil {
-			return errors.Join(err, closeAll(reporters))
-		}
+	var services []runner
+	if reporters, services, err = p.build(parts); err != nil {
+		return errors.Join(err, server.Close())
 	}
+	var background errgroup.Group
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	working, fail := context.WithCancelCause(ctx)
@@ -174,13 +177,11 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 	for _, r := range reporters {
 		background.Go(func() error { return r.Run(after) })
 	}
-	if server != nil {
-		background.Go(func() error {
-			err := server.Run(after)
-			fail(err) // without it nobody sees what happens: stop
-			return err
-		})
-	}
+	background.Go(func() error {
+		err := server.Run(after)
+		fail(err) // without it nobody sees what happens: stop
+		return err
+	})
 	g, working := errgroup.WithContext(working)
 	for i, s := range services {
 		g.Go(func() error {
@@ -194,8 +195,8 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 		err = nil // a stop that was asked for is no failure
 	}
 	end()
-	if serving := background.Wait(); serving != nil {
-		return serving
+	if serving := background.Wait(); serving != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return serving // it is why the services were stopped
 	}
 	return err
 }
@@ -256,17 +257,13 @@ func (p *process) build(parts []part) ([]*state.Reporter, []runner, error) {
 	return reporters, services, nil
 }
 
-func (p *process) listen(ctx context.Context, reporters []*state.Reporter) (*admin.Server, error) {
-	return admin.Listen(ctx, admin.Config{
-		Address: p.address, Gatherer: p.registry, Log: p.log,
-		Statuses: func() []state.Status {
-			list := make([]state.Status, len(reporters))
-			for i, r := range reporters {
-				list[i] = r.Status()
-			}
-			return list
-		},
-	})
+// listen takes the address for HTTP; the server answers once it runs.
+func (p *process) listen(ctx context.Context, statuses func() []state.Status) (*admin.Server, error) {
+	cfg := admin.Config{Address: p.address, Gatherer: p.registry, Statuses: statuses, Log: p.log}
+	if p.address == config.AddressOff {
+		cfg.Address = ""
+	}
+	return admin.Listen(ctx, cfg)
 }
 
 // started says once what this process is.

@@ -3,14 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -77,14 +74,12 @@ func runStatus(ctx context.Context, a *app, args []string) error {
 		return unknownError{err}
 	}
 	if asJSON {
-		encoder := json.NewEncoder(a.stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(status)
+		err = a.printJSON(status)
 	} else {
-		err = status.write(a.stdout, time.Now())
+		err = a.print(status.text(time.Now()))
 	}
 	if err != nil {
-		return fmt.Errorf("print status: %w", err)
+		return err
 	}
 	return failure(status.Services)
 }
@@ -175,35 +170,52 @@ func waiting(ctx context.Context, brokers kafka.Config, cfg *config.Config) (map
 	return counts, nil
 }
 
-// write prints a table for people.
-func (s *pipelineStatus) write(w io.Writer, now time.Time) error {
+// text is a table for people.
+func (s *pipelineStatus) text(now time.Time) string {
+	var b strings.Builder
 	source := "not decided yet"
 	if s.Source != nil {
 		source = fmt.Sprintf("%s (%s)", s.Source.Deployment, s.Source.Mode)
 	}
-	fmt.Fprintf(w, "pipeline %s   source %s\n", s.Pipeline, source)
+	fmt.Fprintf(&b, "pipeline %s   source %s\n", s.Pipeline, source)
 	if s.Run != nil {
-		fmt.Fprintf(w, "full load %s: %s, %d chunks%s\n", s.Run.Run, s.Run.State, s.Run.Chunks, prefixed(": ", s.Run.Cause))
+		fmt.Fprintf(&b, "full load %s: %s, %d chunks%s\n", s.Run.Run, s.Run.State, s.Run.Chunks, prefixed(": ", s.Run.Cause))
 	}
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tDESTINATION\tINSTANCE\tSTATE\tFOR\tPHASE\tLAG\tWAITING\tDETAIL")
+	b.WriteString("\n")
+	rows := [][]string{{"SERVICE", "DESTINATION", "INSTANCE", "STATE", "FOR", "PHASE", "LAG", "WAITING", "DETAIL"}}
 	for _, v := range s.Services {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Service, dash(v.Destination), v.Instance, v.state(now),
-			ago(now, v.Since), dash(v.Phase), lag(v.LagSeconds), s.waitingOf(v.Status), dash(v.detail()))
+		rows = append(rows, []string{
+			v.Service, dash(v.Destination), v.Instance, v.state(now), ago(now, v.Since), dash(v.Phase), lag(v.LagSeconds),
+			s.waitingOf(v.Status), dash(v.detail()),
+		})
 	}
+	writeTable(&b, rows)
 	if len(s.Services) == 0 {
-		fmt.Fprintln(t, "no service has reported yet")
-	}
-	if err := t.Flush(); err != nil {
-		return err
+		b.WriteString("no service has reported yet\n")
 	}
 	for _, v := range s.Services {
 		if v.Cause != "" {
-			fmt.Fprintf(w, "%s %s: %s\n", v.Service, v.Instance, v.Cause)
+			fmt.Fprintf(&b, "%s %s: %s\n", v.Service, v.Instance, v.Cause)
 		}
 	}
-	return nil
+	return b.String()
+}
+
+// writeTable aligns columns; the last one is as long as it is.
+func writeTable(b *strings.Builder, rows [][]string) {
+	var widths []int
+	for _, row := range rows {
+		widths = append(widths, make([]int, max(len(row)-len(widths), 0))...)
+		for i, cell := range row {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row[:len(row)-1] {
+			fmt.Fprintf(b, "%-*s   ", widths[i], cell)
+		}
+		b.WriteString(row[len(row)-1] + "\n")
+	}
 }
 
 func (s *pipelineStatus) waitingOf(v state.Status) string {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -53,7 +52,12 @@ func runVerify(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return unknownError{err}
 	}
-	if err := a.print(result, asJSON); err != nil {
+	if asJSON {
+		err = a.printJSON(result)
+	} else {
+		err = verify.WriteTable(a.stdout, result)
+	}
+	if err != nil {
 		return err
 	}
 	if result.Verdict.ExitCode() == 0 {
@@ -80,19 +84,6 @@ func compare(ctx context.Context, cfg verify.Config, source, target mongodb.Opti
 	return verify.Run(ctx, cfg)
 }
 
-// print writes the result to stdout.
-func (a *app) print(result *verify.Result, asJSON bool) error {
-	if !asJSON {
-		return verify.WriteTable(a.stdout, result)
-	}
-	encoder := json.NewEncoder(a.stdout)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(result); err != nil {
-		return fmt.Errorf("print result: %w", err)
-	}
-	return nil
-}
-
 // progress returns a function that says on stderr, every few seconds, how far
 // the verification is.
 func (a *app) progress() func(verify.Progress) {
@@ -109,11 +100,11 @@ func (a *app) progress() func(verify.Progress) {
 		said = time.Now()
 		switch {
 		case p.Behind != "":
-			fmt.Fprintf(a.stderr, "verify: %s: %s\n", p.Phase, p.Behind)
+			a.say("verify: %s: %s", p.Phase, p.Behind)
 		case p.Total > 0:
-			fmt.Fprintf(a.stderr, "verify: %s: %d of %d documents\n", p.Phase, p.Documents, p.Total)
+			a.say("verify: %s: %d of %d documents", p.Phase, p.Documents, p.Total)
 		default:
-			fmt.Fprintf(a.stderr, "verify: %s\n", p.Phase)
+			a.say("verify: %s", p.Phase)
 		}
 	}
 }

@@ -20,6 +20,5 @@ func runVersion(_ context.Context, a *app, args []string) error {
 			}
 		}
 	}
-	fmt.Fprintf(a.stdout, "tributary %s%s %s %s/%s\n", a.version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return nil
+	return a.print(fmt.Sprintf("tributary %s%s %s %s/%s\n", a.version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH))
 }

@@ -26,7 +26,8 @@ const (
 
 // Config configures a Server.
 type Config struct {
-	// Address is host:port; port 0 takes a free one.
+	// Address is host:port; port 0 takes a free one. Empty means no server:
+	// Run then only waits for the end of its context.
 	Address string
 	// Gatherer is where metrics come from.
 	Gatherer prometheus.Gatherer
@@ -43,8 +44,11 @@ type Server struct {
 }
 
 // Listen takes the address, so that a port in use is an error at once. The
-// caller calls Run, which closes it.
+// caller calls Run, which gives it back, or Close.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.Address == "" {
+		return &Server{cfg: cfg}, nil
+	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", cfg.Address)
 	if err != nil {
@@ -53,12 +57,29 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	return &Server{cfg: cfg, listener: listener}, nil
 }
 
-// Address is where the server listens, with the port it took.
-func (s *Server) Address() string { return s.listener.Addr().String() }
+// Address is where the server listens, with the port it took; empty for none.
+func (s *Server) Address() string {
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// Close gives the address back if Run was not called.
+func (s *Server) Close() error {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Close()
+}
 
 // Run serves until ctx ends, then lets requests under way finish, 3 s at most.
 // It returns nil after a stop, an error when serving fails.
 func (s *Server) Run(ctx context.Context) error {
+	if s.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: requestTimeout,

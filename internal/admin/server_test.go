@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -85,5 +86,17 @@ func TestServer(t *testing.T) {
 	cancel()
 	if err := running.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	server, err := admin.Listen(t.Context(), admin.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := errors.Join(server.Run(ctx), server.Close()); err != nil || server.Address() != "" {
+		t.Errorf("address %q: %v", server.Address(), err)
 	}
 }

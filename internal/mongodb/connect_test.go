@@ -64,7 +64,8 @@ func TestConnectErrors(t *testing.T) {
 		"no file":            {"mongodb://user:Geheim-4711@localhost/?tls=true&tlsCAFile=/no/such/file", []string{"/no/such/file"}, retry.Stop},
 		"refused": {
 			"mongodb://user:Geheim-4711@" + closed + "/?directConnection=true&serverSelectionTimeoutMS=300",
-			[]string{closed, `user "user"`, "connection refused", "is the server running"}, retry.Connection,
+			[]string{closed, `user "user"`, "connection refused", "is the server running"},
+			retry.Connection,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -124,7 +124,7 @@ func TestListCollections(t *testing.T) {
 		var got []string
 		for _, e := range entries {
 			got = append(got, e.NS.String())
-			checkEntry(t, e, m.Exact)
+			checkEntry(t, m, e)
 		}
 		want := "shop.a.b shop.log shop.orders"
 		if m.Exact {
@@ -136,7 +136,7 @@ func TestListCollections(t *testing.T) {
 	})
 }
 
-func checkEntry(t *testing.T, e mongodb.CatalogEntry, exact bool) {
+func checkEntry(t *testing.T, m testenv.MongoDB, e mongodb.CatalogEntry) {
 	t.Helper()
 	indexes := map[string]int{"orders": 2, "open": 0}
 	want, ok := indexes[e.NS.Coll]
@@ -149,7 +149,7 @@ func checkEntry(t *testing.T, e mongodb.CatalogEntry, exact bool) {
 	if e.Capped() != (e.NS.Coll == "log") || e.View != (e.NS.Coll == "open") || e.Options == nil {
 		t.Errorf("%s: capped=%t view=%t", e.NS, e.Capped(), e.View)
 	}
-	if exact && e.UUID.IsZero() != e.View {
+	if m.Exact && e.UUID.IsZero() != e.View {
 		t.Errorf("%s has the UUID %s", e.NS, e.UUID)
 	}
 	if e.NS.Coll == "orders" {
@@ -189,4 +189,22 @@ func TestProbeBoundedFind(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestDescribeSharded(t *testing.T) {
+	server := testenv.RequireMongoD(t).NewSource(t, testenv.Shards(1))
+	d, err := mongodb.Describe(t.Context(), server.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Sharded || d.Standalone || len(d.ID) != 24 {
+		t.Errorf("described as %+v", d)
+	}
+	if err := d.CheckSource(); err == nil || !strings.Contains(err.Error(), "sharded cluster") {
+		t.Errorf("error %v", err)
+	}
+	works, reason, err := mongodb.ProbeTransactions(t.Context(), server.Client)
+	if err != nil || !works {
+		t.Errorf("transactions work=%t %s: %v", works, reason, err)
+	}
 }

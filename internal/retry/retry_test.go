@@ -92,7 +92,7 @@ func TestLoopForgetsFailuresAfterProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rounds := 0
 		err := retry.Policy{Other: time.Minute}.Loop(t.Context(), as(retry.Other), func(_ context.Context, alive func()) error {
-			time.Sleep(50 * time.Second)
+			<-time.After(50 * time.Second)
 			if rounds++; rounds == 10 {
 				return nil
 			}
