@@ -31,15 +31,27 @@ const (
 	labelUnknownCommit = "UnknownTransactionCommitResult"
 )
 
+// care says what a try may take for granted about what the destination holds.
+type care int
+
+const (
+	// asSaid: what the events say was there before.
+	asSaid care = iota
+	// lookFirst: nothing; the try before met something else, and has left no
+	// trace.
+	lookFirst
+	// again: nothing, and the try before may have left half of its writes.
+	again
+)
+
 // batch is what takes effect in one step: writes, and the partition's record
 // from held to next.
 type batch struct {
 	held, next offsetRecord
-	// write does the writes. It is called again for every try; look says that
-	// nothing may be taken for granted about what the destination holds.
-	write func(ctx context.Context, look bool) error
+	// write does the writes. It is called again for every try.
+	write func(ctx context.Context, how care) error
 	// before, if set, does the writes that no transaction may hold; it must be
-	// idempotent. Look is as above.
+	// idempotent.
 	before func(ctx context.Context) error
 	// divisible says that errTooLarge helps.
 	divisible bool
@@ -83,20 +95,30 @@ func (c *committer) close(ctx context.Context) {
 // commit makes a batch take effect, exactly once where transactions work. It
 // blocks until that is done, ctx ends or the retry windows close.
 func (c *committer) commit(ctx context.Context, b *batch) error {
-	look := false
+	how := asSaid
 	verdict := classify(mongodb.Classify)
 	if !b.divisible {
 		verdict = indivisible(verdict)
 	}
 	return c.policy.Do(ctx, verdict, func(ctx context.Context) error {
-		err := c.try(ctx, b, look)
-		if !look && (errors.Is(err, errHeldDiffers) || isDuplicateID(err)) {
-			look = true
+		err := c.try(ctx, b, how)
+		differs := how == asSaid && heldDiffers(err)
+		if err != nil && !c.exact {
+			how = again
+		}
+		if differs {
 			c.unexpected(err)
-			err = c.try(ctx, b, look)
+			how = max(how, lookFirst)
+			err = c.try(ctx, b, how)
 		}
 		return sanitize(err)
 	})
+}
+
+// heldDiffers reports whether a write failed because the destination holds
+// something else than the events say.
+func heldDiffers(err error) bool {
+	return errors.Is(err, errHeldDiffers) || isDuplicateID(err) || hasCode(err, codePathNotViable)
 }
 
 // indivisible retries what only smaller batches would help.
@@ -109,7 +131,7 @@ func indivisible(verdict func(error) retry.Verdict) func(error) retry.Verdict {
 	}
 }
 
-func (c *committer) try(ctx context.Context, b *batch, look bool) error {
+func (c *committer) try(ctx context.Context, b *batch, how care) error {
 	if b.before != nil {
 		if err := c.checkOwner(ctx, b); err != nil {
 			return err
@@ -119,14 +141,14 @@ func (c *committer) try(ctx context.Context, b *batch, look bool) error {
 		}
 	}
 	if c.exact {
-		return c.transaction(ctx, b, look)
+		return c.transaction(ctx, b, how)
 	}
-	return c.plain(ctx, b, look)
+	return c.plain(ctx, b, how)
 }
 
 // transaction writes the batch in one transaction whose first statement moves
 // the offset.
-func (c *committer) transaction(ctx context.Context, b *batch, look bool) error {
+func (c *committer) transaction(ctx context.Context, b *batch, how care) error {
 	started := time.Now()
 	opts := options.Transaction().SetReadConcern(readconcern.Snapshot()).SetWriteConcern(writeconcern.Majority())
 	if err := c.session.StartTransaction(opts); err != nil {
@@ -135,7 +157,7 @@ func (c *committer) transaction(ctx context.Context, b *batch, look bool) error 
 	tx := mongo.NewSessionContext(ctx, c.session)
 	moved, err := c.store.move(tx, &b.held, &b.next)
 	if err == nil && moved {
-		err = b.write(tx, look)
+		err = b.write(tx, how)
 	}
 	if err != nil || !moved {
 		c.abort(ctx)
@@ -198,12 +220,12 @@ func (c *committer) abort(ctx context.Context) {
 
 // plain writes the batch, then moves the offset; ownership is looked at before.
 // A crash in between delivers the batch again.
-func (c *committer) plain(ctx context.Context, b *batch, look bool) error {
+func (c *committer) plain(ctx context.Context, b *batch, how care) error {
 	done, err := c.store.settle(ctx, &b.held, &b.next)
 	if err != nil || done {
 		return err
 	}
-	if err := b.write(ctx, look); err != nil {
+	if err := b.write(ctx, how); err != nil {
 		return err
 	}
 	moved, err := c.store.move(ctx, &b.held, &b.next)

@@ -142,7 +142,7 @@ func TestStaleWorkerCannotWrite(t *testing.T) {
 	}
 	b := &batch{held: held, next: held}
 	b.next.Offset = 6
-	b.write = func(ctx context.Context, _ bool) error {
+	b.write = func(ctx context.Context, _ care) error {
 		_, err := r.dest.Client.Database("f").Collection("c").InsertOne(ctx, bson.D{{Key: "_id", Value: "stale"}})
 		return err
 	}
@@ -165,43 +165,50 @@ func TestUnknownCommitResult(t *testing.T) {
 	m := testenv.RequireMongoD(t)
 	pair := testenv.Pair{Broker: testenv.StandIn(t), MongoDB: m, Pipeline: testenv.NewPipeline(t)}
 	for _, fault := range []struct {
-		name string
-		data bson.D
+		name   string
+		commit bool
+		data   bson.D
 	}{
-		{"connection closed", bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "closeConnection", Value: true}}},
-		{"not primary", bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "errorCode", Value: 10107}, {Key: "errorLabels", Value: bson.A{"RetryableWriteError"}}}},
-		{"concern not satisfied", bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "writeConcernError", Value: bson.D{{Key: "code", Value: 64}, {Key: "errmsg", Value: "timed out"}}}}},
-		{"transient in a write", bson.D{{Key: "failCommands", Value: bson.A{"update", "insert", "find"}}, {Key: "errorCode", Value: 112}, {Key: "errorLabels", Value: bson.A{"TransientTransactionError"}}}},
-		{"connection closed in a write", bson.D{{Key: "failCommands", Value: bson.A{"update", "insert", "find"}}, {Key: "closeConnection", Value: true}}},
+		{"connection closed", true, bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "closeConnection", Value: true}}},
+		{"not primary", true, bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "errorCode", Value: 10107}, {Key: "errorLabels", Value: bson.A{"RetryableWriteError"}}}},
+		{"concern not satisfied", true, bson.D{{Key: "failCommands", Value: bson.A{"commitTransaction"}}, {Key: "writeConcernError", Value: bson.D{{Key: "code", Value: 64}, {Key: "errmsg", Value: "timed out"}}}}},
+		{"transient in a write", false, bson.D{{Key: "failCommands", Value: bson.A{"update", "insert", "find"}}, {Key: "errorCode", Value: 112}, {Key: "errorLabels", Value: bson.A{"TransientTransactionError"}}}},
+		{"connection closed in a write", false, bson.D{{Key: "failCommands", Value: bson.A{"update", "insert", "find"}}, {Key: "closeConnection", Value: true}}},
 	} {
-		t.Run(fault.name, func(t *testing.T) {
-			pair.Pipeline = testenv.NewPipeline(t)
-			r := newRig(t, pair)
-			h := newHistory(t, event.Namespace{DB: "shop", Coll: "orders"})
-			manifest := r.begin(t, collection{ns: h.ns})
-			r.load(t, manifest, collection{ns: h.ns})
-			s := r.start(t, "a")
-			r.await(t, r.watermark(t), s)
-			for range 5 {
-				arm := bson.D{{Key: "configureFailPoint", Value: "failCommand"}, {Key: "mode", Value: bson.D{{Key: "times", Value: 3}}}, {Key: "data", Value: append(fault.data, bson.E{Key: "appName", Value: "tributary"})}}
-				if err := r.dest.Client.Database("admin").RunCommand(t.Context(), arm).Err(); err != nil {
-					t.Fatal(err)
+		for _, exactly := range []string{ExactlyOnceOn, ExactlyOnceOff} {
+			t.Run(fault.name+"/"+exactly, func(t *testing.T) {
+				if exactly == ExactlyOnceOff && fault.commit {
+					t.Skip("there is no transaction")
 				}
-				var events []event.Event
-				for range 60 {
-					events = append(events, h.next())
-				}
-				r.publish(t, events...)
+				pair.Pipeline = testenv.NewPipeline(t)
+				r := newRig(t, pair)
+				r.edit = func(c *Config) { c.ExactlyOnce = exactly }
+				h := newHistory(t, event.Namespace{DB: "shop", Coll: "orders"})
+				manifest := r.begin(t, collection{ns: h.ns})
+				r.load(t, manifest, collection{ns: h.ns})
+				s := r.start(t, "a")
 				r.await(t, r.watermark(t), s)
-			}
-			r.same(t, h.ns, h.state())
-			s.stop(t)
-			var off struct{ Count int }
-			err := r.dest.Client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "configureFailPoint", Value: "failCommand"}, {Key: "mode", Value: "off"}}).Decode(&off)
-			if err != nil || off.Count == 0 {
-				t.Errorf("the fault came %d times: %v", off.Count, err)
-			}
-		})
+				for range 5 {
+					arm := bson.D{{Key: "configureFailPoint", Value: "failCommand"}, {Key: "mode", Value: bson.D{{Key: "times", Value: 3}}}, {Key: "data", Value: append(fault.data, bson.E{Key: "appName", Value: "tributary"})}}
+					if err := r.dest.Client.Database("admin").RunCommand(t.Context(), arm).Err(); err != nil {
+						t.Fatal(err)
+					}
+					var events []event.Event
+					for range 60 {
+						events = append(events, h.next())
+					}
+					r.publish(t, events...)
+					r.await(t, r.watermark(t), s)
+				}
+				r.same(t, h.ns, h.state())
+				s.stop(t)
+				var off struct{ Count int }
+				err := r.dest.Client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "configureFailPoint", Value: "failCommand"}, {Key: "mode", Value: "off"}}).Decode(&off)
+				if err != nil || off.Count == 0 {
+					t.Errorf("the fault came %d times: %v", off.Count, err)
+				}
+			})
+		}
 	}
 }
 

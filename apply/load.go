@@ -154,11 +154,11 @@ func (l *loader) commit(ctx context.Context, next offsetRecord, divisible bool) 
 		}
 		p.documents = nil
 	}
-	redelivered := w.held.mode(w.held.Offset) == event.Lenient
+	mode := w.held.mode(w.held.Offset)
 	b := &batch{held: w.held, next: next, divisible: divisible}
-	b.write = func(ctx context.Context, look bool) error {
+	b.write = func(ctx context.Context, how care) error {
 		for _, p := range l.order {
-			if err := w.target.write(ctx, p, event.Strict, look || redelivered); err != nil {
+			if err := w.target.write(ctx, p, mode, how); err != nil {
 				return err
 			}
 		}

@@ -11,7 +11,7 @@ import (
 
 // The server's error codes that apply branches on (error_codes.yml).
 const (
-	codeIllegalOperation       = 20
+	codePathNotViable          = 28
 	codeNamespaceNotFound      = 26
 	codeIndexNotFound          = 27
 	codeNamespaceExists        = 48

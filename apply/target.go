@@ -72,14 +72,27 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 	return nil
 }
 
-// write brings a plan's documents to their final states.
-func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, look bool) error {
+// write brings a plan's documents to their final states. A try that may meet
+// half of the one before is lenient, as every replay is.
+func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how care) error {
+	if how == again {
+		mode = event.Lenient
+	}
+	look := how != asSaid || mode == event.Lenient
 	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: mode, builder: &t.builder}
 	w.builder.coll, w.builder.able = p.target.Coll, t.able
 	w.builder.drain() // of a try that failed
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
 		n := d.needs(look)
+		if n == needImage && !look && len(d.deltas) == 1 {
+			if o, ok := operatorsOf(d.deltas[0]); ok {
+				if err := w.operate(d, &o); err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		groups[n] = append(groups[n], d)
 	}
 	for _, d := range groups[needNothing] {
@@ -190,6 +203,17 @@ func (w *writer) add(d *document, wr write) error {
 	if err := w.builder.add(wr); err != nil {
 		return fail(d.last, err)
 	}
+	return nil
+}
+
+// operate adds an update by operators, which needs no look at the document.
+func (w *writer) operate(d *document, o *operators) error {
+	if w.builder.full(len(d.deltas[0])) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	w.builder.operate(d.id, o)
 	return nil
 }
 

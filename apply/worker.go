@@ -331,9 +331,9 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 		return err
 	}
 	b := &batch{held: w.held, next: next, divisible: len(changes) > 1}
-	b.write = func(ctx context.Context, look bool) error {
+	b.write = func(ctx context.Context, how care) error {
 		for _, p := range plans {
-			if err := w.target.write(ctx, p, mode, look || mode == event.Lenient); err != nil {
+			if err := w.target.write(ctx, p, mode, how); err != nil {
 				return err
 			}
 		}
