@@ -56,7 +56,7 @@ func (e CatalogEntry) Capped() bool {
 func ListCollections(ctx context.Context, client *mongo.Client, keep func(db, coll string) bool) ([]CatalogEntry, error) {
 	databases, err := client.ListDatabaseNames(ctx, bson.D{}, options.ListDatabases().SetNameOnly(true))
 	if err != nil {
-		return nil, fmt.Errorf("list databases: %w%s", err, PrivilegeHint(err, "the role readAnyDatabase"))
+		return nil, fmt.Errorf("list databases: %w", Explain(err, "the role readAnyDatabase"))
 	}
 	var entries []CatalogEntry
 	for _, db := range databases {
@@ -79,7 +79,7 @@ func ListCollections(ctx context.Context, client *mongo.Client, keep func(db, co
 func listDatabase(ctx context.Context, db *mongo.Database, keep func(db, coll string) bool) (entries []CatalogEntry, err error) {
 	cursor, err := db.ListCollections(ctx, bson.D{})
 	if err != nil {
-		return nil, fmt.Errorf("list collections db=%s: %w%s", db.Name(), err, PrivilegeHint(err, "the role readAnyDatabase"))
+		return nil, fmt.Errorf("list collections db=%s: %w", db.Name(), Explain(err, "the role readAnyDatabase"))
 	}
 	listed, err := drain(ctx, cursor)
 	if err != nil {

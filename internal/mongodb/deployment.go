@@ -161,7 +161,7 @@ func replicaSetID(ctx context.Context, client *mongo.Client) (string, error) {
 	}
 	err = client.Database("admin").RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&answer)
 	if err != nil {
-		return "", fmt.Errorf("read replica set id: %w%s", err, PrivilegeHint(err, "the role clusterMonitor, or read on database local"))
+		return "", fmt.Errorf("read replica set id: %w", Explain(err, "the role clusterMonitor, or read on database local"))
 	}
 	if answer.Config.Settings.ReplicaSetID.IsZero() {
 		return "", errors.New("read replica set id: the configuration of the replica set has no settings.replicaSetId")
@@ -175,7 +175,7 @@ func clusterID(ctx context.Context, client *mongo.Client) (string, error) {
 	}
 	err := client.Database("config").Collection("version").FindOne(ctx, bson.D{}).Decode(&version)
 	if err != nil {
-		return "", fmt.Errorf("read cluster id: %w%s", err, PrivilegeHint(err, "the role clusterMonitor"))
+		return "", fmt.Errorf("read cluster id: %w", Explain(err, "the role clusterMonitor"))
 	}
 	return version.ClusterID.Hex(), nil
 }
@@ -208,14 +208,25 @@ func substituteID(ctx context.Context, client *mongo.Client) (string, error) {
 	return id, nil
 }
 
-// PrivilegeHint says, where the server refused the user, what the user needs;
-// else it is empty. It is made to be appended to a message.
-func PrivilegeHint(err error, needs string) string {
-	switch {
-	case !hasCode(err, codeUnauthorized):
-		return ""
-	case strings.Contains(err.Error(), "requires authentication"):
-		return ": hint: the server wants a user name and a password: put them into the connection string, and give the user " + needs
+// Explain returns err or, where the server refused the user, an error around it
+// that says what the user needs. The server's own words quote the whole command,
+// and are cut before it.
+func Explain(err error, needs string) error {
+	if !hasCode(err, codeUnauthorized) {
+		return err
 	}
-	return ": hint: give the user " + needs
+	said, _, _ := strings.Cut(err.Error(), " to execute command")
+	if strings.Contains(said, "requires authentication") {
+		return &refusedError{err: err, text: said + ": hint: the server wants a user name and a password: put them into the connection string, and give the user " + needs}
+	}
+	return &refusedError{err: err, text: said + ": hint: give the user " + needs}
 }
+
+// refusedError has words of its own for an error of the server.
+type refusedError struct {
+	text string
+	err  error
+}
+
+func (e *refusedError) Error() string { return e.text }
+func (e *refusedError) Unwrap() error { return e.err }

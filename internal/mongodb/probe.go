@@ -28,7 +28,7 @@ func ProbeTransactions(ctx context.Context, client *mongo.Client) (works bool, r
 	// is another ability.
 	err = client.Database(ownDatabase).CreateCollection(ctx, coll.Name())
 	if err != nil && !hasCode(err, 48) { // NamespaceExists
-		return false, "", fmt.Errorf("create collection for transaction probe: %w%s", err, PrivilegeHint(err, "readWrite on database tributary"))
+		return false, "", fmt.Errorf("create collection for transaction probe: %w", Explain(err, "readWrite on database tributary"))
 	}
 	refused, err := rollBack(ctx, client, coll, id)
 	if err != nil {
@@ -74,7 +74,7 @@ func rollBack(ctx context.Context, client *mongo.Client, coll *mongo.Collection,
 	if Classify(write) == retry.Stop && !hasCode(write, codeUnauthorized) {
 		return write, nil
 	}
-	return nil, fmt.Errorf("probe transactions: %w%s", write, PrivilegeHint(write, "readWrite on database tributary"))
+	return nil, fmt.Errorf("probe transactions: %w", Explain(write, "readWrite on database tributary"))
 }
 
 // ProbeBoundedFind finds out whether the server honours hint, min and max on

@@ -47,7 +47,7 @@ func newestEntry(ctx context.Context, client *mongo.Client) (bson.Timestamp, err
 		return bson.Timestamp{T: 1}, nil
 	}
 	if err != nil {
-		return bson.Timestamp{}, fmt.Errorf("read newest oplog entry: %w%s", err, PrivilegeHint(err, "read on database local"))
+		return bson.Timestamp{}, fmt.Errorf("read newest oplog entry: %w", Explain(err, "read on database local"))
 	}
 	return last.TS, nil
 }

@@ -46,8 +46,7 @@ func Source(ctx context.Context, opts mongodb.Options, selection *rules.Selectio
 		if err := readOplog(ctx, client); err != nil {
 			return err
 		}
-		_, err = mongodb.ListCollections(ctx, client, func(db, coll string) bool { return selection.Match(db, coll) })
-		return err
+		return readCollections(ctx, client, selection)
 	})
 	if err != nil {
 		return mongodb.Deployment{}, fmt.Errorf("check source: %w", err)
@@ -63,7 +62,7 @@ func readOplog(ctx context.Context, client *mongo.Client) error {
 		return nil
 	}
 	if !errors.Is(err, mongo.ErrNoDocuments) {
-		return fmt.Errorf("read oplog: %w%s", err, mongodb.PrivilegeHint(err, "read on database local and the role clusterMonitor"))
+		return fmt.Errorf("read oplog: %w", mongodb.Explain(err, "read on database local and the role clusterMonitor"))
 	}
 	names, err := local.ListCollectionNames(ctx, bson.D{{Key: "name", Value: "oplog.rs"}})
 	if err != nil {
@@ -73,6 +72,28 @@ func readOplog(ctx context.Context, client *mongo.Client) error {
 		return errors.New("read oplog: the server has none: hint: a stand-in server needs a capped collection local.oplog.rs; a mongod needs --replSet and rs.initiate()")
 	}
 	return nil // a stand-in's that is still empty
+}
+
+// readCollections lists what is selected and reads a document of one collection
+// of each database: listing is another right than reading.
+func readCollections(ctx context.Context, client *mongo.Client, selection *rules.Selection) error {
+	entries, err := mongodb.ListCollections(ctx, client, selection.Match)
+	if err != nil {
+		return err
+	}
+	read := map[string]bool{}
+	for _, e := range entries {
+		if e.View || read[e.NS.DB] {
+			continue
+		}
+		read[e.NS.DB] = true
+		err := client.Database(e.NS.DB).Collection(e.NS.Coll).
+			FindOne(ctx, bson.D{}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+		if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+			return fmt.Errorf("read collection ns=%s: %w", e.NS, mongodb.Explain(err, "read on every selected database (readAnyDatabase)"))
+		}
+	}
+	return nil
 }
 
 // Destination returns what a destination is, if this user can write to
@@ -106,8 +127,7 @@ func tryWrite(ctx context.Context, client *mongo.Client) error {
 		_, err = coll.DeleteOne(ctx, id)
 	}
 	if err != nil {
-		return fmt.Errorf("write to database tributary: %w%s", err,
-			mongodb.PrivilegeHint(err, "readWrite and dbAdmin on database tributary and on the databases that it writes"))
+		return fmt.Errorf("write to database tributary: %w", mongodb.Explain(err, "readWrite and dbAdmin on database tributary and on the databases that it writes"))
 	}
 	return nil
 }

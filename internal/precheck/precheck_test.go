@@ -74,6 +74,14 @@ func TestPrivileges(t *testing.T) {
 		u.User = url.UserPassword(name, "Geheim-4711")
 		return mongodb.Options{URI: u.String()}
 	}
+	if err := server.Client.Database("admin").RunCommand(t.Context(), bson.D{
+		{Key: "createRole", Value: "lists"}, {Key: "roles", Value: bson.A{}}, {Key: "privileges", Value: bson.A{bson.D{
+			{Key: "resource", Value: bson.D{{Key: "db", Value: ""}, {Key: "collection", Value: ""}}},
+			{Key: "actions", Value: bson.A{"listCollections", "listIndexes"}},
+		}}},
+	}).Err(); err != nil {
+		t.Fatal(err)
+	}
 	role := func(name, db string) bson.D { return bson.D{{Key: "role", Value: name}, {Key: "db", Value: db}} }
 	check := func(err error, want string) {
 		t.Helper()
@@ -81,10 +89,15 @@ func TestPrivileges(t *testing.T) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
+	if _, err := server.Client.Database("shop").Collection("orders").InsertOne(t.Context(), bson.D{}); err != nil {
+		t.Fatal(err)
+	}
 	_, err := precheck.Source(t.Context(), as("nothing"), nil)
 	check(err, "give the user the role clusterMonitor, or read on database local")
 	_, err = precheck.Source(t.Context(), as("monitor", "clusterMonitor"), nil)
-	check(err, "give the user")
+	check(err, "not authorized on shop: hint: give the user the role readAnyDatabase")
+	_, err = precheck.Source(t.Context(), as("lister", "clusterMonitor", role("lists", "admin")), nil)
+	check(err, "read collection ns=shop.orders: (Unauthorized) not authorized on shop: hint: give the user read on every selected database")
 	if _, err := precheck.Source(t.Context(), as("reader", "readAnyDatabase", "clusterMonitor", role("read", "local")), nil); err != nil {
 		t.Errorf("a reader is refused: %v", err)
 	}
