@@ -125,6 +125,9 @@ func (s *session) read(ctx context.Context, m message, c command) (message, erro
 		if c.asksForNewest() && s.front.cfg.Newest != nil {
 			return s.readNewest(ctx, c)
 		}
+		if ids, ok := c.idsOf(); ok {
+			return s.lookUp(m, c, ids)
+		}
 	case "getMore":
 		if id, ok := c.body.Lookup("getMore").AsInt64OK(); ok && id > firstTailID && c.onOplog("collection") {
 			return s.readTail(ctx, c, id)
