@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // serve starts every stand-in, announces them and waits for ctx to end or for
 // one of them to fail.
-func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
+func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error) {
 	unlock, err := lock(cfg.dir)
 	if err != nil {
 		return err
@@ -64,15 +64,20 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 
 	var ready announcement
 	if cfg.kafka != "" {
-		cluster, brokers, err := startKafka(cfg)
-		if err != nil {
-			return err
+		kafka, startErr := startKafka(ctx, cfg)
+		if startErr != nil {
+			return startErr
 		}
-		defer cluster.Close()
-		ready.Brokers = brokers
+		defer func() { err = errors.Join(err, kafka.close()) }()
+		ready.Brokers = kafka.brokers
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
+	// The broker alone is reason enough to stay.
+	group.Go(func() error {
+		<-ctx.Done()
+		return nil
+	})
 	servers, err := startMongoDB(ctx, group, cfg, stderr)
 	if err == nil {
 		ready.MongoDB = servers

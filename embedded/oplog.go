@@ -160,7 +160,7 @@ func (o *oplog) newest(ctx context.Context) (before int64, err error) {
 }
 
 // trim implements [front.Config.Trim]: it deletes the oldest entries of an oplog
-// that has outgrown its limit, a tenth more than needed.
+// that has outgrown its limit.
 func (o *oplog) trim(ctx context.Context) error {
 	if err := o.tables(ctx); err != nil {
 		return err

@@ -15,13 +15,17 @@
 //   - The newest entry. FerretDB reads and sorts the whole oplog for it, several
 //     times a second where somebody follows the cluster time. The front asks
 //     SQLite.
-//   - Long updates. FerretDB keeps a database connection for every statement of
-//     an update command and hangs for good at the hundredth. The front sends a
-//     long command in pieces and puts the answers together.
+//   - Look-ups of several documents. FerretDB reads the whole collection for
+//     {_id: {$in: [...]}}. The front asks for one after the other.
 //   - Index versions. FerretDB lists indexes with v: 2 and refuses to create
 //     them so. The front takes it off.
-//   - Refused types. FerretDB closes the connection when it meets a BSON type
-//     that it does not know, which a client takes for a network error. The front
+//   - Updates of several statements. FerretDB keeps a database connection for
+//     every statement of an update command and hangs for good at the hundredth,
+//     gives an error the index 0 whatever its statement, and stops at it also
+//     where the client asked to go on. The front sends one statement at a time
+//     and puts the answers together.
+//   - Refused values. FerretDB closes the connection when it meets a BSON type
+//     that it does not know, or NaN, which a client takes for a network error. The front
 //     answers with an error that names the type and the field.
 //
 // Terms. A client is what connects to the front; the server is FerretDB. A

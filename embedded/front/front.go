@@ -20,7 +20,7 @@ const codeBadValue = 2
 const WindowCollection = "tributary.window"
 
 // trimEvery is after how many writes the oplog is trimmed.
-const trimEvery = 500
+const trimEvery = 100
 
 // Config says what a front stands before. Its functions are called while no
 // other write runs.

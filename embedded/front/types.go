@@ -2,12 +2,13 @@ package front
 
 import (
 	"fmt"
+	"math"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// refused reports the first value of a type that the server does not know, or
-// nil.
+// refused reports the first value at which the server would close the
+// connection: one of a type that it does not know, or NaN.
 func (c command) refused() error {
 	if err := refusedIn(c.body, ""); err != nil {
 		return err
@@ -38,6 +39,10 @@ func refusedIn(doc bson.Raw, path string) error {
 		case bson.TypeDecimal128, bson.TypeUndefined, bson.TypeMinKey, bson.TypeMaxKey, bson.TypeSymbol,
 			bson.TypeJavaScript, bson.TypeCodeWithScope, bson.TypeDBPointer:
 			return fmt.Errorf("the stand-in server has no BSON type %s (field %s%s)", v.Type, path, e.Key())
+		case bson.TypeDouble:
+			if math.IsNaN(v.Double()) {
+				return fmt.Errorf("the stand-in server has no NaN (field %s%s)", path, e.Key())
+			}
 		default:
 		}
 	}

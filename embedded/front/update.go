@@ -6,10 +6,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// maxStatements is how many statements of an update command the server gets at
-// once. It hangs at 100.
-const maxStatements = 50
-
 // updateAnswer is what the server says to an update command.
 type updateAnswer struct {
 	OK          float64    `bson:"ok"`
@@ -25,7 +21,7 @@ type indexed struct {
 	ID    bson.RawValue `bson:"_id"`
 }
 
-// update runs an update command, a long one in pieces.
+// update runs an update command, statement by statement.
 func (s *session) update(c command) (message, error) {
 	body, statements, err := c.statements("updates")
 	if err != nil {
@@ -36,9 +32,8 @@ func (s *session) update(c command) (message, error) {
 		ordered = v.Boolean()
 	}
 	var total updateAnswer
-	for from := 0; from < len(statements); from += maxStatements {
-		piece := statements[from:min(from+maxStatements, len(statements))]
-		raw, err := s.call(c, body, sequence{name: "updates", documents: piece})
+	for i := range statements {
+		raw, err := s.call(c, body, sequence{name: "updates", documents: statements[i : i+1]})
 		if err != nil {
 			return nil, err
 		}
@@ -47,11 +42,11 @@ func (s *session) update(c command) (message, error) {
 			return nil, fmt.Errorf("decode answer to update: %w", err)
 		}
 		if part.OK != 1 {
-			// The command as a whole was refused; a driver sees that, and the
-			// pieces before it are done.
+			// The command was refused as such; the statements before this one
+			// are done.
 			return encode(c.requestID, c.requestID, raw), nil
 		}
-		if err := total.add(part, int32(from)); err != nil {
+		if err := total.add(part, int32(i)); err != nil {
 			return nil, err
 		}
 		if ordered && len(total.WriteErrors) > 0 {
@@ -61,24 +56,20 @@ func (s *session) update(c command) (message, error) {
 	return answer(c, total.document())
 }
 
-// add adds the answer to the piece that starts at statement from.
-func (a *updateAnswer) add(part updateAnswer, from int32) error {
+// add adds the answer to the statement with that index.
+func (a *updateAnswer) add(part updateAnswer, statement int32) error {
 	a.N += part.N
 	a.Modified += part.Modified
 	for _, u := range part.Upserted {
-		u.Index += from
+		u.Index = statement
 		a.Upserted = append(a.Upserted, u)
 	}
 	for _, w := range part.WriteErrors {
-		shifted, err := without(w, "index")
+		rest, err := without(w, "index")
 		if err != nil {
 			return err
 		}
-		index, ok := w.Lookup("index").AsInt64OK()
-		if !ok {
-			return fmt.Errorf("decode write error: index: %w", errMalformed)
-		}
-		raw, err := bson.Marshal(append(bson.D{{Key: "index", Value: int32(index) + from}}, shifted...))
+		raw, err := bson.Marshal(append(bson.D{{Key: "index", Value: statement}}, rest...))
 		if err != nil {
 			return fmt.Errorf("encode write error: %w", err)
 		}
