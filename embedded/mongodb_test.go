@@ -24,7 +24,7 @@ import (
 func d(pairs ...any) bson.D {
 	doc := bson.D{}
 	for i := 0; i < len(pairs); i += 2 {
-		doc = append(doc, bson.E{Key: pairs[i].(string), Value: pairs[i+1]})
+		doc = append(doc, bson.E{Key: fmt.Sprint(pairs[i]), Value: pairs[i+1]})
 	}
 	return doc
 }
