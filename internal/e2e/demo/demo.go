@@ -254,15 +254,19 @@ func (d *demo) watch(ctx context.Context, while time.Duration) error {
 
 // check compares both destinations with the source and counts the events.
 func (d *demo) check(ctx context.Context) error {
-	d.report.results = map[string]*verify.Result{}
-	for _, name := range []string{renaming, plain} {
-		d.screen.say("verifying %s", name)
-		r, err := d.fleet.Verify(ctx, name)
-		if err != nil {
-			return d.explain(err)
-		}
-		d.report.results[name] = r
+	d.screen.say("verifying both destinations")
+	results := make([]*verify.Result, 2)
+	g, verifying := errgroup.WithContext(ctx)
+	for i, name := range []string{renaming, plain} {
+		g.Go(func() (err error) {
+			results[i], err = d.fleet.Verify(verifying, name)
+			return err
+		})
 	}
+	if err := g.Wait(); err != nil {
+		return d.explain(err)
+	}
+	d.report.results = map[string]*verify.Result{renaming: results[0], plain: results[1]}
 	d.board.poll(ctx)
 	var err error
 	d.report.events, err = stack.CountEvents(ctx, d.servers.Brokers, pipelineName)

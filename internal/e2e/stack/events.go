@@ -70,7 +70,12 @@ func CountEvents(ctx context.Context, brokers []string, pipeline string) (Events
 	return n, nil
 }
 
+// add counts an event. Watermarks do not count, and may have the position of one
+// that does.
 func (n *Events) add(e *event.Event, seen map[event.Position]bool) {
+	if e.Op == event.OpWatermark {
+		return
+	}
 	again := seen[e.Position]
 	seen[e.Position] = true
 	switch {
@@ -78,7 +83,7 @@ func (n *Events) add(e *event.Event, seen map[event.Position]bool) {
 		n.Repeated++
 	case e.Op.IsData():
 		n.Data++
-	case e.Op.IsDDL() && !again:
+	case !again:
 		n.Definitions++
 	}
 }
