@@ -4,45 +4,22 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/tributarydb/tributary/apply"
 	"github.com/tributarydb/tributary/internal/config"
-	"github.com/tributarydb/tributary/internal/precheck"
 )
 
 // runApply is `tributary apply`.
 func runApply(ctx context.Context, a *app, args []string) error {
-	var (
-		f           serviceFlags
-		destination string
-	)
 	fs := a.flags("apply")
-	f.register(fs)
-	fs.StringVar(&destination, "destination", "", "`NAME` of the destination to write (required where there are several)")
-	if done, err := a.parse(fs, args); done || err != nil {
-		return err
-	}
-	p, err := newProcess(a, f)
-	if err != nil {
-		return err
-	}
-	d, err := pick(p.cfg, "apply", destination)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := precheck.Brokers(ctx, p.kafka); err != nil {
-		return err
-	}
-	if _, err := p.checkDestination(ctx, d); err != nil {
-		return err
-	}
-	if err := p.ensureTopics(ctx); err != nil {
-		return err
-	}
-	p.started(begin)
-	return p.serve(ctx, applyPart(d))
+	name := fs.String("destination", "", "`NAME` of the destination to write (required where there are several)")
+	return a.launch(ctx, fs, args, func(ctx context.Context, p *process) ([]part, error) {
+		d, err := pick(p.cfg, "apply", *name)
+		if err != nil {
+			return nil, err
+		}
+		return []part{applyPart(d)}, p.checkDestination(ctx, d)
+	})
 }
 
 // pick returns the destination that a flag names; the flag may be left out

@@ -17,8 +17,16 @@ func (p *process) target(d config.Destination) mongodb.Options {
 	return mongodb.Options{URI: d.URI, AppName: "tributary." + p.cfg.Name}
 }
 
-// checkSource checks the source before capture or snapshot.
-func (p *process) checkSource(ctx context.Context) (mongodb.Deployment, error) {
+// checkSource checks brokers and source before capture or snapshot.
+func (p *process) checkSource(ctx context.Context) error {
+	if err := precheck.Brokers(ctx, p.kafka); err != nil {
+		return err
+	}
+	_, err := p.describeSource(ctx)
+	return err
+}
+
+func (p *process) describeSource(ctx context.Context) (mongodb.Deployment, error) {
 	selection, err := p.cfg.Selection()
 	if err != nil {
 		return mongodb.Deployment{}, err
@@ -26,14 +34,17 @@ func (p *process) checkSource(ctx context.Context) (mongodb.Deployment, error) {
 	return precheck.Source(ctx, p.source(), selection)
 }
 
-// checkDestination checks one destination before apply, which need not reach
-// the source: the pipeline's state says which one that is.
-func (p *process) checkDestination(ctx context.Context, d config.Destination) (mongodb.Deployment, error) {
+// checkDestination checks brokers and one destination before apply, which need
+// not reach the source: the pipeline's state says which one that is.
+func (p *process) checkDestination(ctx context.Context, d config.Destination) error {
+	if err := precheck.Brokers(ctx, p.kafka); err != nil {
+		return err
+	}
 	deployment, err := precheck.Destination(ctx, d.Name, p.target(d))
 	if err != nil {
-		return mongodb.Deployment{}, err
+		return err
 	}
-	return deployment, precheck.NotSource(ctx, p.kafka, route.TopicsOf(p.cfg.Name).State, d.Name, deployment)
+	return precheck.NotSource(ctx, p.kafka, route.TopicsOf(p.cfg.Name).State, d.Name, deployment)
 }
 
 // checkAll checks everything that the configuration names, brokers first.
@@ -41,7 +52,7 @@ func (p *process) checkAll(ctx context.Context) (source mongodb.Deployment, dest
 	if err := precheck.Brokers(ctx, p.kafka); err != nil {
 		return mongodb.Deployment{}, nil, err
 	}
-	if source, err = p.checkSource(ctx); err != nil {
+	if source, err = p.describeSource(ctx); err != nil {
 		return mongodb.Deployment{}, nil, err
 	}
 	destinations = map[string]mongodb.Deployment{}

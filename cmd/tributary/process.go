@@ -70,6 +70,33 @@ func newProcess(a *app, f serviceFlags) (*process, error) {
 	return p, nil
 }
 
+// launch is what the commands of services have in common: read flags and
+// configuration, check with prepare what the services need, create the topics,
+// run. Prepare returns what to run.
+func (a *app) launch(ctx context.Context, fs *flag.FlagSet, args []string, prepare func(context.Context, *process) ([]part, error)) error {
+	var f serviceFlags
+	f.register(fs)
+	if done, err := a.parse(fs, args); done || err != nil {
+		return err
+	}
+	p, err := newProcess(a, f)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	parts, err := prepare(ctx, p)
+	if err != nil {
+		return err
+	}
+	// A status can be published from here on.
+	if err := p.ensureTopics(ctx); err != nil {
+		return err
+	}
+	p.log.Info().Str(logfield.Version, a.version).Str(logfield.Instance, p.instance).
+		Stringer("checked_in", time.Since(begin).Round(time.Millisecond)).Msg("everything that the configuration names was checked")
+	return p.serve(ctx, parts...)
+}
+
 // load reads the configuration that -config names.
 func (a *app) load(path string) (*config.Config, error) {
 	if path == "" {
@@ -119,8 +146,7 @@ func (p *process) retry() retry.Policy {
 	return retry.Policy{Connection: p.cfg.Retry.Connection, Other: p.cfg.Retry.Other}
 }
 
-// ensureTopics creates and checks the topics, so that a status can be
-// published before a service runs.
+// ensureTopics creates and checks the topics.
 func (p *process) ensureTopics(ctx context.Context) error {
 	client, err := kafka.NewClient(p.kafka)
 	if err != nil {
@@ -264,10 +290,4 @@ func (p *process) listen(ctx context.Context, statuses func() []state.Status) (*
 		cfg.Address = ""
 	}
 	return admin.Listen(ctx, cfg)
-}
-
-// started says once what this process is.
-func (p *process) started(begin time.Time) {
-	p.log.Info().Str(logfield.Version, p.app.version).Str(logfield.Instance, p.instance).
-		Stringer("checked_in", time.Since(begin).Round(time.Millisecond)).Msg("everything that the configuration names was checked")
 }

@@ -2,36 +2,15 @@ package main
 
 import (
 	"context"
-	"time"
 
-	"github.com/tributarydb/tributary/internal/precheck"
 	"github.com/tributarydb/tributary/snapshot"
 )
 
 // runSnapshot is `tributary snapshot`.
 func runSnapshot(ctx context.Context, a *app, args []string) error {
-	var f serviceFlags
-	fs := a.flags("snapshot")
-	f.register(fs)
-	if done, err := a.parse(fs, args); done || err != nil {
-		return err
-	}
-	p, err := newProcess(a, f)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := precheck.Brokers(ctx, p.kafka); err != nil {
-		return err
-	}
-	if _, err := p.checkSource(ctx); err != nil {
-		return err
-	}
-	if err := p.ensureTopics(ctx); err != nil {
-		return err
-	}
-	p.started(begin)
-	return p.serve(ctx, snapshotPart())
+	return a.launch(ctx, a.flags("snapshot"), args, func(ctx context.Context, p *process) ([]part, error) {
+		return []part{snapshotPart()}, p.checkSource(ctx)
+	})
 }
 
 func snapshotPart() part {
