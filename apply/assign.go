@@ -17,6 +17,9 @@ import (
 // destination's.
 const mirrorInterval = time.Second
 
+// drainMargin is what a rebalance may take beyond the drain of revoked workers.
+const drainMargin = 2 * time.Second
+
 // assigner is this process's membership of the consumer group. It decides which
 // partitions have a worker here; the records are fetched by the fetcher.
 type assigner struct {
@@ -51,6 +54,9 @@ func (s *Service) join(hard context.Context, launch func(func() error)) (*assign
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(s.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(s.cfg.SessionTimeout/5),
+		// Members that died while they joined hold a rebalance up for this
+		// long; live ones need no more than the drain to give partitions up.
+		kgo.RebalanceTimeout(max(s.cfg.Drain+drainMargin, s.cfg.SessionTimeout)),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) { a.start(added) }),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { a.end(gone, s.cfg.Drain) }),
 		// What is lost belongs to another member already, whose epoch keeps
