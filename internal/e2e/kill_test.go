@@ -119,7 +119,7 @@ func killUnderWrites(ctx context.Context, t *testing.T, fleet *stack.Fleet, live
 	g.Go(func() error { return live.Run(writing) })
 	g.Go(func() error {
 		defer stopWriting()
-		return killAll(ctx, t, fleet, rand.New(rand.NewPCG(seed, 1)))
+		return killAll(ctx, t, fleet, live, rand.New(rand.NewPCG(seed, 1)))
 	})
 	if err := g.Wait(); err != nil {
 		fatal(t, fleet, err)
@@ -128,7 +128,7 @@ func killUnderWrites(ctx context.Context, t *testing.T, fleet *stack.Fleet, live
 }
 
 // killAll kills every service a few times, in random order.
-func killAll(ctx context.Context, t *testing.T, fleet *stack.Fleet, random *rand.Rand) error {
+func killAll(ctx context.Context, t *testing.T, fleet *stack.Fleet, live *workload.Live, random *rand.Rand) error {
 	if err := fleet.Start(); err != nil {
 		return err
 	}
@@ -140,6 +140,9 @@ func killAll(ctx context.Context, t *testing.T, fleet *stack.Fleet, random *rand
 			}
 			if err := fleet.Check(); err != nil {
 				return err
+			}
+			if snapshot := fleet.Member("snapshot"); !snapshot.Running() {
+				live.AllowRenames()
 			}
 			t.Logf("kill %s", m.Name)
 			if err := m.Kill(); err != nil {

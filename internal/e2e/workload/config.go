@@ -16,8 +16,8 @@ type Config struct {
 	Documents int
 	// Standin keeps to what the stand-in server does.
 	Standin bool
-	// DDL lets one writer create, rename and drop collections and indexes while
-	// it runs. The stand-in's oplog has no DDL, so Standin overrides it.
+	// DDL lets one writer create and drop collections and indexes while it runs,
+	// and rename collections once Live.AllowRenames has been called. The stand-in's oplog has no DDL, so Standin overrides it.
 	DDL bool
 	// Writers is how many write at one time; 0 means 4.
 	Writers int

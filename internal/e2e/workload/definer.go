@@ -67,6 +67,9 @@ func (d *definer) step(ctx context.Context) error {
 	case 0:
 		return d.create(ctx)
 	case 1:
+		if !d.live.renames.Load() {
+			return d.create(ctx)
+		}
 		return d.rename(ctx, i)
 	case 2:
 		return d.drop(ctx, i)

@@ -30,10 +30,15 @@ func (s Stats) Operations() int64 {
 type Live struct {
 	cfg                                          Config
 	inserts, updates, deletes, transactions, ddl atomic.Int64
+	renames                                      atomic.Bool
 }
 
 // NewLive returns a workload that has not begun.
 func NewLive(cfg Config) *Live { return &Live{cfg: cfg} }
+
+// AllowRenames lets Config.DDL rename collections from now on. A full load
+// cannot cope with that while it runs, so it begins without.
+func (l *Live) AllowRenames() { l.renames.Store(true) }
 
 // Stats returns what has been written so far. It is safe for concurrent use.
 func (l *Live) Stats() Stats {
