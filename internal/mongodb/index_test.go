@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
 // The specs are as MongoDB 4.9 lists and logs them.
@@ -79,5 +81,44 @@ func TestExplicitCollation(t *testing.T) {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// What the server makes of it: an index that compares binary stays one in a
+// collection with a default collation, and is listed as at the source.
+func TestExplicitCollationOnServer(t *testing.T) {
+	server := testenv.RequireMongoD(t).NewDestination(t)
+	db := server.Client.Database("shop")
+	collation := options.Collation{Locale: "de"}
+	if err := db.CreateCollection(t.Context(), "names", options.CreateCollection().SetCollation(&collation)); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := mongodb.ListCollections(t.Context(), server.Client, func(string, string) bool { return true })
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d entries: %v", len(entries), err)
+	}
+	specs := bson.A{}
+	for _, text := range []string{
+		`{"v": 2, "key": {"a": 1}, "name": "a_1"}`,
+		`{"v": 2, "key": {"t": "text"}, "name": "txt", "weights": {"t": 1}}`,
+	} {
+		spec, err := mongodb.ExplicitCollation(raw(t, text), entries[0].Options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		specs = append(specs, spec)
+	}
+	create := bson.D{{Key: "createIndexes", Value: "names"}, {Key: "indexes", Value: specs}}
+	if err := db.RunCommand(t.Context(), create).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err = mongodb.ListCollections(t.Context(), server.Client, func(string, string) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	for _, index := range entries[0].Indexes {
+		name := index.Lookup("name").StringValue()
+		if _, err := index.LookupErr("collation"); (err == nil) != (name == "_id_") {
+			t.Errorf("listed as %s", index)
+		}
 	}
 }
