@@ -49,6 +49,9 @@ func newElection(cfg *Config, topic string, joined func()) (*election, error) {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(cfg.SessionTimeout),
+		// Members that died while they joined hold a rebalance up for this
+		// long.
+		kgo.RebalanceTimeout(max(cfg.DrainTimeout, cfg.SessionTimeout)),
 		kgo.HeartbeatInterval(cfg.SessionTimeout/4),
 		// A member that joins does not take the partition from its owner.
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),

@@ -44,6 +44,9 @@ func (m *membership) run(ctx context.Context) error {
 		kgo.ConsumeTopics(m.s.topics.Chunks),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(m.s.cfg.SessionTimeout),
+		// Members that died while they joined hold a rebalance up for this
+		// long.
+		kgo.RebalanceTimeout(m.s.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(m.s.cfg.SessionTimeout/5),
 		kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, got map[string][]int32) {
