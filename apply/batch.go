@@ -84,6 +84,14 @@ func (c *committer) open() error {
 	return nil
 }
 
+// sessionID names the session to the server; nil without transactions.
+func (c *committer) sessionID() []byte {
+	if c.session == nil {
+		return nil
+	}
+	return c.session.ID()
+}
+
 func (c *committer) close(ctx context.Context) {
 	if c.session != nil {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)

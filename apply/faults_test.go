@@ -12,6 +12,7 @@ import (
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // history is a random history of one collection with the state that it leads
@@ -157,6 +158,46 @@ func TestStaleWorkerCannotWrite(t *testing.T) {
 		t.Errorf("at least once: got %v, want %v", err, errLost)
 	}
 	r.same(t, event.Namespace{DB: "f", Coll: "c"}, nil)
+}
+
+// TestNewOwnerDoesNotWait takes a partition over from a worker that was killed in
+// the middle of a transaction.
+func TestNewOwnerDoesNotWait(t *testing.T) {
+	m := testenv.RequireMongoD(t)
+	r := newRig(t, testenv.Pair{Broker: testenv.StandIn(t), MongoDB: m, Pipeline: testenv.NewPipeline(t)})
+	store := newStore(r.dest.Client, groupID{Pipeline: r.pair.Pipeline, Group: "dest"}, "old", topicNames{changes: "c", snapshot: "s"})
+	if err := store.ensureCollections(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	killed := &committer{client: r.dest.Client, store: store, exact: true, policy: r.config("x").Retry, unexpected: func(error) {}}
+	if err := killed.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer killed.close(t.Context())
+	first := offsetRecord{ID: store.partition("c", 0), Offset: 5, Exact: true, Session: killed.sessionID()}
+	held, err := store.raise(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.session.StartTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	next := held
+	next.Offset = 6
+	moved, err := store.move(mongo.NewSessionContext(t.Context(), killed.session), &held, &next)
+	if err != nil || !moved {
+		t.Fatalf("move in the transaction: %v, %v", moved, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	first.Session = nil
+	taken, err := store.raise(ctx, first)
+	if err != nil {
+		t.Fatalf("take over: %v", err)
+	}
+	if taken.Epoch != held.Epoch+1 || taken.Offset != 5 {
+		t.Errorf("epoch %d and offset %d, want %d and 5", taken.Epoch, taken.Offset, held.Epoch+1)
+	}
 }
 
 // TestUnknownCommitResult loses the answer to a commit, and the commit itself,

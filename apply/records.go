@@ -79,6 +79,9 @@ type offsetRecord struct {
 	// Epoch is raised by every new owner.
 	Epoch int64  `bson:"epoch"`
 	Owner string `bson:"owner"`
+	// Session is that of the owner's transactions, {id: …} as BSON; empty
+	// where it has none. The next owner ends it.
+	Session []byte `bson:"session"`
 	// Offset is the next one to apply.
 	Offset int64 `bson:"offset"`
 	// Position is the last one that the partition has passed.

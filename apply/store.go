@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -123,24 +124,48 @@ func (s *store) claimGroup(ctx context.Context, phase string, d time.Duration) (
 
 // raise makes this member the owner of a partition: the epoch goes up, so that
 // no transaction and no offset of a former owner can be written any more. A
-// partition without a record starts as first says. The record as it is
-// afterwards is returned.
+// partition without a record starts as first says, and first.Session becomes
+// that of the owner. The record as it is afterwards is returned.
 func (s *store) raise(ctx context.Context, first offsetRecord) (offsetRecord, error) {
 	coll := s.db.Collection(offsetsCollection)
 	_, err := coll.InsertOne(ctx, first)
 	if err != nil && !mongo.IsDuplicateKeyError(err) {
 		return offsetRecord{}, fmt.Errorf("write offset record: %w", sanitize(err))
 	}
+	if err != nil {
+		if err := s.endFormer(ctx, first); err != nil {
+			return offsetRecord{}, err
+		}
+	}
 	var o offsetRecord
 	change := bson.D{
 		{Key: "$inc", Value: bson.D{{Key: "epoch", Value: int64(1)}}},
-		{Key: "$set", Value: bson.D{{Key: "owner", Value: s.owner}, {Key: "updated", Value: time.Now().UTC()}}},
+		{Key: "$set", Value: bson.D{
+			{Key: "owner", Value: s.owner}, {Key: "session", Value: first.Session}, {Key: "updated", Value: time.Now().UTC()},
+		}},
 	}
 	after := options.FindOneAndUpdate().SetReturnDocument(options.After)
 	if err := coll.FindOneAndUpdate(ctx, byID(first.ID), change, after).Decode(&o); err != nil {
 		return offsetRecord{}, fmt.Errorf("raise epoch of partition %s/%d: %w", first.ID.Topic, first.ID.Partition, sanitize(err))
 	}
 	return o, nil
+}
+
+// endFormer ends the session of a partition's former owner. One that was killed
+// in the middle of a transaction would hold the partition's record, and what it
+// had written, until the server ends the transaction after a minute.
+func (s *store) endFormer(ctx context.Context, first offsetRecord) error {
+	former, err := s.offset(ctx, first.ID)
+	if err != nil {
+		return err
+	}
+	if len(former.Session) == 0 || bytes.Equal(former.Session, first.Session) {
+		return nil
+	}
+	// Where it is refused (the former owner was another user), the server's own
+	// limit does the same, later.
+	_ = s.db.RunCommand(ctx, bson.D{{Key: "killSessions", Value: bson.A{bson.Raw(former.Session)}}}).Err()
+	return nil
 }
 
 // offset reads a partition's record.

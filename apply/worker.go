@@ -67,6 +67,11 @@ func (w *worker) run(ctx context.Context) error {
 
 // own claims the partition and applies it.
 func (w *worker) own(ctx context.Context, g *groupRecord) error {
+	w.committer = &committer{client: w.s.client, store: w.s.store, exact: w.s.able.transactions, policy: w.s.policy, unexpected: w.unexpected}
+	if err := w.committer.open(); err != nil {
+		return err
+	}
+	defer w.committer.close(ctx)
 	if err := w.claim(ctx, g); err != nil {
 		return err
 	}
@@ -79,11 +84,6 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 		return err
 	}
 	w.q = q
-	w.committer = &committer{client: w.s.client, store: w.s.store, exact: w.s.able.transactions, policy: w.s.policy, unexpected: w.unexpected}
-	if err := w.committer.open(); err != nil {
-		return errors.Join(err, q.close(ctx))
-	}
-	defer w.committer.close(ctx)
 	w.target = newTarget(w.s.client, w.s.able)
 	w.s.progress.set(w.tp, &w.held)
 	defer w.s.progress.drop(w.tp)
@@ -132,7 +132,7 @@ func (w *worker) unexpected(err error) {
 
 // claim raises the partition's epoch and learns where it stands.
 func (w *worker) claim(ctx context.Context, g *groupRecord) error {
-	first := offsetRecord{ID: w.id, Exact: w.s.able.transactions}
+	first := offsetRecord{ID: w.id, Exact: w.s.able.transactions, Session: w.committer.sessionID()}
 	starts := g.ChangeOffsets
 	if w.tp.topic == w.s.topics.snapshot {
 		starts = g.SnapshotOffsets
