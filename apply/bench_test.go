@@ -81,8 +81,12 @@ func BenchmarkApply(b *testing.B) {
 		measure("inserts", fill(func(id string) event.Event {
 			return inserted(b, c.ns, bson.D{{Key: "_id", Value: id}, {Key: "pad", Value: pad}, {Key: "n", Value: int32(0)}})
 		}))
-		measure("updates", fill(func(id string) event.Event {
+		measure("updates-by-operators", fill(func(id string) event.Event {
 			return updated(b, c.ns, id, bson.D{{Key: "u", Value: bson.D{{Key: "n", Value: int32(1)}}}})
+		}))
+		// One more field: what it does to the order depends on the document.
+		measure("updates-of-held", fill(func(id string) event.Event {
+			return updated(b, c.ns, id, bson.D{{Key: "i", Value: bson.D{{Key: "m", Value: int32(1)}}}})
 		}))
 	}
 }
