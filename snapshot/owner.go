@@ -143,7 +143,7 @@ func (o *owner) work(ctx context.Context, p *producer, m *state.Manifest, view *
 	if err != nil {
 		return err
 	}
-	src, err := newSource(ctx, o.s.client, m.Watermark)
+	src, err := newSource(ctx, o.s.client, o.s.deployment, m.Watermark)
 	if err != nil {
 		return &sourceError{err}
 	}

@@ -37,9 +37,12 @@ func (p *packer) add(doc bson.Raw) {
 	p.count++
 }
 
+// lastDocument is valid until reset.
+func (p *packer) lastDocument() bson.Raw { return bson.Raw(p.buf[p.last:]) }
+
 // lastID returns {_id: …} of the last document, in memory of its own.
 func (p *packer) lastID() (bson.Raw, error) {
-	return idOf(p.buf[p.last:])
+	return idOf(p.lastDocument())
 }
 
 // reset forgets the documents and keeps the buffer unless a single large

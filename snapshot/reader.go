@@ -116,7 +116,7 @@ func (r *reader) pass(ctx context.Context, t *task, alive func()) error {
 			// Nothing was emitted. In a capped collection all that is left is
 			// newer; elsewhere (servers without a working _id index scan)
 			// documents may come again, as loads of such sources allow.
-			t.progress.Next = nil
+			t.progress.Next, t.progress.Digest = nil, nil
 			return err
 		}
 		if err != nil {
@@ -178,6 +178,9 @@ func (r *reader) flush(ctx context.Context, t *task, docs documents) error {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	t.progress.Next = last
+	if inNaturalOrder(&t.chunk) {
+		t.progress.Digest = digestOf(r.pack.lastDocument())
+	}
 	t.progress.Sequence++
 	t.progress.Documents += int64(r.pack.count)
 	t.progress.Bytes += int64(len(r.pack.buf))

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -24,6 +25,10 @@ const closeTimeout = 5 * time.Second
 // errAnchorGone says that a scan in natural order did not come by the document
 // that it should go on behind.
 var errAnchorGone = errors.New("the document to go on behind is gone")
+
+// errNoClusterTime is what a replica set answers with for a moment after its
+// first start, before it has made the keys that sign its times.
+var errNoClusterTime = errors.New("the source does not tell its cluster time yet, without which no read can be held to the run's start")
 
 // documents is one pass over a chunk. It belongs to one goroutine.
 type documents interface {
@@ -55,8 +60,9 @@ type source struct {
 // committed now: every change that capture had published before the starting
 // offsets was so then, and will be in what is read. It also asks the primary for
 // its cluster time, because a member that has not heard of a time refuses to
-// wait for it; with each read comes the proof that it exists.
-func newSource(ctx context.Context, client *mongo.Client, w bson.Timestamp) (*source, error) {
+// wait for it; with each read comes the proof that it exists. Without one, reads
+// could not be held to w: only a stand-in, which has one state, may do without.
+func newSource(ctx context.Context, client *mongo.Client, d mongodb.Deployment, w bson.Timestamp) (*source, error) {
 	now, err := mongodb.MajorityTime(ctx, client)
 	if err != nil {
 		return nil, err
@@ -70,7 +76,11 @@ func newSource(ctx context.Context, client *mongo.Client, w bson.Timestamp) (*so
 	if err := ping.Err(); err != nil {
 		return nil, fmt.Errorf("read cluster time: %w", err)
 	}
-	return &source{client: client, after: later(w, now), clusterTime: session.ClusterTime()}, nil
+	clusterTime := session.ClusterTime()
+	if clusterTime == nil && !d.Standin {
+		return nil, errNoClusterTime
+	}
+	return &source{client: client, after: later(w, now), clusterTime: clusterTime}, nil
 }
 
 // open begins a pass over c from where progress stands: behind the document
@@ -80,7 +90,7 @@ func (s *source) open(ctx context.Context, c *state.Chunk, progress *state.Chunk
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next}
+	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next, digest: progress.Digest}
 	if err := p.begin(ctx, c); err != nil {
 		p.Close()
 		return nil, err
@@ -164,6 +174,8 @@ type pass struct {
 	ordered bool
 	after   bson.Raw
 	anchor  []byte
+	// digest is the document's own; empty where it need not be looked at.
+	digest  []byte
 	scratch []byte
 }
 
@@ -246,6 +258,9 @@ func (p *pass) advance(ctx context.Context) (bson.Raw, error) {
 		if err != nil {
 			return nil, err
 		}
+		if same && !p.ordered && !p.asItWas(p.cursor.Current) {
+			return nil, errAnchorGone
+		}
 		if same || p.ordered {
 			p.anchor = nil
 		}
@@ -274,6 +289,18 @@ func (p *pass) atAnchor(doc bson.Raw) (bool, error) {
 	}
 	p.scratch, err = event.AppendIDKey(p.scratch[:0], id.RawValue())
 	return bytes.Equal(p.scratch, p.anchor), err
+}
+
+// asItWas reports whether the document to go on behind is the one that was read.
+// One that was inserted anew stands behind documents that were never read.
+func (p *pass) asItWas(doc bson.Raw) bool {
+	return len(p.digest) == 0 || bytes.Equal(digestOf(doc), p.digest)
+}
+
+// digestOf tells documents apart.
+func digestOf(doc bson.Raw) []byte {
+	sum := sha256.Sum256(doc)
+	return sum[:]
 }
 
 // Through implements documents.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/testenv"
@@ -233,7 +234,7 @@ func TestPassGoesOnBehindADocument(t *testing.T) {
 	r := newRig(t, realPair(t))
 	ns := event.Namespace{DB: "d", Coll: "c"}
 	fill(t, r.source, ns, []any{int32(1), int32(2), int32(3), int32(4)}, 1)
-	src, err := newSource(t.Context(), r.source.Client, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +269,7 @@ func TestPassOverWhatIsGone(t *testing.T) {
 	r := newRig(t, realPair(t))
 	c := state.Chunk{DB: "d", Coll: "c", Natural: true}
 	fill(t, r.source, event.Namespace{DB: c.DB, Coll: c.Coll}, []any{int32(1), int32(2)}, 1)
-	src, err := newSource(t.Context(), r.source.Client, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,11 +298,90 @@ func TestPassOverWhatIsGone(t *testing.T) {
 	}
 }
 
+// TestPassBehindADocumentThatMoved resumes in a capped collection whose last
+// read document has rolled out and was inserted again: it stands behind
+// documents that were never read now.
+func TestPassBehindADocumentThatMoved(t *testing.T) {
+	r := newRig(t, realPair(t))
+	c := state.Chunk{DB: "d", Coll: "c", Natural: true}
+	db := r.source.Client.Database(c.DB)
+	if err := db.CreateCollection(t.Context(), c.Coll, options.CreateCollection().SetCapped(true).SetSizeInBytes(1<<20).SetMaxDocuments(4)); err != nil {
+		t.Fatal(err)
+	}
+	coll := db.Collection(c.Coll)
+	insert := func(id, n int32) {
+		if _, err := coll.InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}, {Key: "n", Value: n}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range int32(4) {
+		insert(id+1, 0)
+	}
+	read, err := coll.FindOne(t.Context(), bson.D{{Key: "_id", Value: 2}}).Raw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	progress := state.ChunkProgress{Next: idRaw(t, int32(2)), Digest: digestOf(read)}
+	pass := func() ([]int32, error) {
+		src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs, err := src.open(t.Context(), &c, &progress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer docs.Close()
+		var ids []int32
+		for {
+			doc, err := docs.Next(t.Context())
+			if doc == nil {
+				return ids, err
+			}
+			ids = append(ids, doc.Lookup("_id").Int32())
+		}
+	}
+	if ids, err := pass(); err != nil || !cmp.Equal(ids, []int32{3, 4}) {
+		t.Errorf("behind the document in its place: %v, %v", ids, err)
+	}
+	insert(5, 0)
+	insert(6, 0)
+	insert(2, 1) // now 4, 5, 6, 2
+	if ids, err := pass(); !errors.Is(err, errAnchorGone) || len(ids) > 0 {
+		t.Errorf("behind the document that moved: %v, %v, want %v", ids, err, errAnchorGone)
+	}
+}
+
+// TestSourceWithoutClusterTime: only a stand-in may leave reads without a time
+// that they are not older than.
+func TestSourceWithoutClusterTime(t *testing.T) {
+	testenv.EachMongoDB(t, func(t *testing.T, m testenv.MongoDB) {
+		client := m.NewSource(t).Client
+		d, err := mongodb.Describe(t.Context(), client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := newSource(t.Context(), client, d, bson.Timestamp{T: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := src.clusterTime != nil; told == d.Standin {
+			t.Errorf("cluster time told: %v, stand-in: %v", told, d.Standin)
+		}
+		if !d.Standin {
+			return
+		}
+		if _, err := newSource(t.Context(), client, mongodb.Deployment{}, bson.Timestamp{T: 1}); !errors.Is(err, errNoClusterTime) {
+			t.Errorf("a real server that tells none: %v, want %v", err, errNoClusterTime)
+		}
+	})
+}
+
 func TestDropDuringTheReadEndsTheChunk(t *testing.T) {
 	r := newRig(t, realPair(t))
 	ns := event.Namespace{DB: "d", Coll: "c"}
 	fill(t, r.source, ns, objectIDs(2000), 100)
-	src, err := newSource(t.Context(), r.source.Client, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,10 @@ type ChunkProgress struct {
 	Chunk int32  `json:"chunk"`
 	// Next is the {_id: bound} document after which reading resumes
 	// (exclusive); empty at the start.
-	Next      []byte `json:"next,omitempty"`
+	Next []byte `json:"next,omitempty"`
+	// Digest is the SHA-256 of the document that Next names, for chunks in
+	// natural order, where an equal _id may have moved behind unread documents.
+	Digest    []byte `json:"digest,omitempty"`
 	Sequence  int32  `json:"sequence"`
 	Documents int64  `json:"documents"`
 	Bytes     int64  `json:"bytes"`
