@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
@@ -15,6 +16,8 @@ const (
 	batchEntries = 1024
 	// keptBytes is the largest buffer that is used again.
 	keptBytes = 4 << 20
+	// largeEntry is the size from which an entry is asked for its operations.
+	largeEntry = 4 << 10
 	// recordBytes is about what a record takes beside its entry's bytes: key,
 	// the event's other fields, the client's structures.
 	recordBytes = 512
@@ -26,6 +29,8 @@ type batch struct {
 	// raw holds the entries one after another; ends are their ends.
 	raw  []byte
 	ends []int
+	// operations is about how many records the entries may become.
+	operations int
 	// drained says that the source had nothing more after this batch.
 	drained bool
 	// cost is what it takes from the budget of bytes.
@@ -69,6 +74,29 @@ func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
 func (b *batch) add(entry bson.Raw) {
 	b.raw = append(b.raw, entry...)
 	b.ends = append(b.ends, len(b.raw))
+	b.operations += operations(entry)
+}
+
+// operations is how many operations an entry holds: one, or those of a
+// transaction. What cannot be read counts as one; decoding says what is wrong.
+func operations(entry bson.Raw) int {
+	if len(entry) < largeEntry {
+		return 1
+	}
+	o, found, err := rawbson.Lookup(entry, "o")
+	if err != nil || !found || o.Type != bson.TypeEmbeddedDocument {
+		return 1
+	}
+	list, found, err := rawbson.Lookup(o.Value, "applyOps")
+	if err != nil || !found || list.Type != bson.TypeArray {
+		return 1
+	}
+	body, err := rawbson.Body(list.Value)
+	n := 0
+	for ; err == nil && len(body) > 0; n++ {
+		_, body, err = rawbson.Next(body)
+	}
+	return max(n, 1)
 }
 
 func (b *batch) len() int   { return len(b.ends) }
@@ -76,7 +104,12 @@ func (b *batch) full() bool { return len(b.raw) >= batchBytes || len(b.ends) >= 
 
 // memory is about what the batch takes until it is acknowledged: its entries as
 // they were read and once more as records.
-func (b *batch) memory() int64 { return 2*int64(cap(b.raw)) + int64(b.len())*recordBytes }
+func (b *batch) memory() int64 { return 2*int64(cap(b.raw)) + int64(b.operations)*recordBytes }
+
+// buffers is about what an empty batch holds for its next use.
+func (b *batch) buffers() int64 {
+	return int64(cap(b.raw)) + int64(cap(b.out)) + int64(cap(b.records))*recordBytes
+}
 
 // entry returns the i-th entry.
 func (b *batch) entry(i int) bson.Raw {
@@ -97,7 +130,7 @@ func (b *batch) reset() {
 	}
 	clear(b.records)
 	clear(b.ddl)
-	b.raw, b.ends, b.out = b.raw[:0], b.ends[:0], b.out[:0]
+	b.raw, b.ends, b.out, b.operations = b.raw[:0], b.ends[:0], b.out[:0], 0
 	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
 	b.promise = nil

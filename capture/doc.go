@@ -25,6 +25,8 @@
 // and watermarks go to every partition, all copies in one transaction. A
 // watermark W says that nothing at or before W follows in its partition.
 //
-// Memory is bounded by QueueBytes plus one server reply (16 MiB of entries at
-// most) plus the Kafka client's own buffers of compressed batches.
+// Memory is bounded by QueueBytes, and half as much in buffers kept for reuse,
+// plus one server reply (16 MiB of entries at most) plus the Kafka client's own
+// buffers of compressed batches. A batch that alone is beyond QueueBytes, as a
+// large transaction may be, passes alone.
 package capture

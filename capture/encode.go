@@ -41,8 +41,19 @@ func (e *encoder) encode(b *batch) error {
 			return &finalError{err}
 		}
 	}
-	clear(e.events)
+	e.forget()
 	return nil
+}
+
+// keptEvents is how many decoded events an encoder keeps room for.
+const keptEvents = 4096
+
+// forget lets go of the entries that the last events alias.
+func (e *encoder) forget() {
+	if cap(e.events) > keptEvents {
+		e.events = nil
+	}
+	clear(e.events[:cap(e.events)])
 }
 
 func (e *encoder) encodeEntry(b *batch, entry bson.Raw) error {

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -22,8 +23,10 @@ type pipeline struct {
 	budget  *semaphore.Weighted
 	jobs    chan *batch
 	ordered chan *batch
-	// free are batches to be used again.
+	// free are batches to be used again; kept is what their buffers hold, half
+	// of limit at most.
 	free chan *batch
+	kept atomic.Int64
 
 	// readErr is why reading ended; set before ordered closes.
 	readErr error
@@ -85,6 +88,7 @@ func (p *pipeline) read(intake, work context.Context) error {
 func (p *pipeline) batch() *batch {
 	select {
 	case b := <-p.free:
+		p.kept.Add(-b.buffers())
 		return b
 	default:
 		return newBatch()
@@ -115,9 +119,19 @@ func (p *pipeline) release(b *batch) {
 	p.metrics.queueBytes.Sub(float64(b.cost))
 	cost := b.cost
 	b.reset()
-	select {
-	case p.free <- b:
-	default:
-	}
+	p.keep(b)
 	p.budget.Release(cost)
+}
+
+// keep puts an empty batch aside, unless enough memory is kept already.
+func (p *pipeline) keep(b *batch) {
+	size := b.buffers()
+	if p.kept.Add(size) <= p.limit/2 {
+		select {
+		case p.free <- b:
+			return
+		default:
+		}
+	}
+	p.kept.Add(-size)
 }

@@ -36,7 +36,8 @@ func TestQueueIsBounded(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var g errgroup.Group
 			p.start(ctx, ctx, &g, nil)
-			take := func() (held []*batch) {
+			take := func() []*batch {
+				held := []*batch{<-p.jobs} // one there is, however slow the machine
 				quiet := time.NewTimer(300 * time.Millisecond)
 				defer quiet.Stop()
 				for {
@@ -66,6 +67,55 @@ func TestQueueIsBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestReusedBuffersAreBounded: what batches keep for their next use does not grow
+// with the largest that each of them has seen.
+func TestReusedBuffersAreBounded(t *testing.T) {
+	const limit = 8 << 20
+	p := newPipeline(&flood{}, limit, 1, newMetrics(nil))
+	var held []*batch
+	for range orderedBatches {
+		held = append(held, p.batch())
+	}
+	for _, b := range held {
+		b.add(make(bson.Raw, 1<<20))
+		b.out = make([]byte, 1<<20)
+		p.release(b)
+	}
+	var kept int64
+	for len(p.free) > 0 {
+		kept += p.batch().buffers()
+	}
+	if kept == 0 || kept > limit/2 {
+		t.Errorf("%d bytes are kept, want at most %d", kept, limit/2)
+	}
+	if left := p.kept.Load(); left != 0 {
+		t.Errorf("%d bytes are counted with nothing kept", left)
+	}
+}
+
+// TestTransactionsCountByTheirOperations: each becomes a record, and thousands of
+// them are in one entry.
+func TestTransactionsCountByTheirOperations(t *testing.T) {
+	var list bson.A
+	for id := range 1000 {
+		list = append(list, bson.D{{Key: "op", Value: "d"}, {Key: "ns", Value: "shop.orders"}, {Key: "o", Value: bson.D{{Key: "_id", Value: id}}}})
+	}
+	entry, err := bson.Marshal(bson.D{{Key: "op", Value: "c"}, {Key: "ns", Value: "admin.$cmd"}, {Key: "o", Value: bson.D{{Key: "applyOps", Value: list}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBatch()
+	b.add(entry)
+	if least := int64(len(list) * recordBytes); b.memory() < least {
+		t.Errorf("a transaction of %d operations counts as %d bytes, want %d at least", len(list), b.memory(), least)
+	}
+	b.reset()
+	b.add(entry[:len(entry)-1]) // cut off
+	if b.operations != 1 {
+		t.Errorf("an entry that cannot be read counts as %d operations", b.operations)
 	}
 }
 
