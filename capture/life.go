@@ -110,6 +110,9 @@ func (s *Service) identify(p *publisher, view *state.View, source event.Source) 
 func (s *Service) position(ctx context.Context, p *publisher, view *state.View) (event.Position, error) {
 	held, ok := view.Position()
 	if !ok {
+		if err := s.unused(ctx); err != nil {
+			return event.Position{}, err
+		}
 		from, whole, err := s.source.start(ctx)
 		p.classes = newClasses(whole)
 		return from, err

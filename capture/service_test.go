@@ -315,6 +315,37 @@ func TestChangedPartitionCount(t *testing.T) {
 	}
 }
 
+// TestLostPosition: changes without a position are never gone on behind.
+func TestLostPosition(t *testing.T) {
+	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
+		s := newScript()
+		cfg := testConfig(t, broker, testenv.NewPipeline(t), s)
+		topics := route.TopicsOf(cfg.Pipeline)
+		service := start(t, cfg)
+		until(t, cfg, s.last())
+		service.stop()
+		deleteTopic(t, cfg, topics.State)
+		if err := start(t, cfg).wait(); !errors.Is(err, ErrHistoryLost) || !strings.Contains(err.Error(), topics.State) {
+			t.Fatalf("error %v, want lost history with the name of the topic", err)
+		}
+	})
+}
+
+// TestAbortedBeginning: what a first life left behind without committing it does
+// not keep the pipeline from beginning.
+func TestAbortedBeginning(t *testing.T) {
+	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
+		s := newScript()
+		cfg := testConfig(t, broker, testenv.NewPipeline(t), s)
+		abortRecord(t, cfg)
+		from := s.last()
+		service := start(t, cfg)
+		until(t, cfg, from)
+		service.stop()
+		checkExactlyOnce(t, cfg, s, from)
+	})
+}
+
 func TestValidate(t *testing.T) {
 	cfg := Config{Pipeline: "a b", Mode: "other", QueueBytes: 1, CommitInterval: -1, Workers: -1}
 	err := cfg.Validate()

@@ -246,6 +246,45 @@ func addPartitions(t testing.TB, cfg Config) {
 	}
 }
 
+func deleteTopic(t testing.TB, cfg Config, topic string) {
+	t.Helper()
+	client, err := kafka.NewClient(cfg.Kafka)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).DeleteTopic(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// abortRecord leaves a record in every partition of the change topic that no
+// transaction has committed.
+func abortRecord(t testing.TB, cfg Config) {
+	t.Helper()
+	topics := route.TopicsOf(cfg.Pipeline)
+	client, err := kafka.NewClient(cfg.Kafka, kgo.TransactionalID(route.CaptureTransactionalID(cfg.Pipeline)), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := kafka.EnsureTopics(t.Context(), client, topics, cfg.Topics); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for partition := range cfg.Topics.Partitions {
+		record := &kgo.Record{Topic: topics.Changes, Partition: partition, Value: []byte("never committed")}
+		if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := client.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func loadPosition(t testing.TB, cfg Config) event.Position {
 	t.Helper()
 	view, err := state.Load(t.Context(), cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
