@@ -96,7 +96,10 @@ func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, even
 	if err != nil {
 		return nil, from, &sourceError{fmt.Errorf("open oplog position=%s: %w", from, err)}
 	}
-	t := &oplogTail{cursor: cursor}
+	t := &oplogTail{cursor: cursor, stall: stall{
+		majority: func(ctx context.Context) (bson.Timestamp, error) { return mongodb.MajorityTime(ctx, s.client) }, patience: stallPatience,
+	}}
+	t.stall.moved(from.Time, time.Now())
 	if from.Time.T <= 1 { // the earliest time there is: the oplog was empty
 		return t, from, nil
 	}
@@ -139,7 +142,10 @@ func (s *mongoSource) oldest(ctx context.Context) (event.Position, error) {
 
 // oplogTail is a tailing cursor on a real oplog, whose natural order is that of
 // cluster times and which shows an entry only once all before it are there.
-type oplogTail struct{ cursor *mongo.Cursor }
+type oplogTail struct {
+	cursor *mongo.Cursor
+	stall  stall
+}
 
 // first waits for the first entry: the reply to the find may be empty, so the
 // next one is waited for as well.
@@ -160,14 +166,31 @@ func (t *oplogTail) first(ctx context.Context) (event.Position, error) {
 func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err error) {
 	for !b.full() {
 		if t.cursor.RemainingBatchLength() == 0 && b.len() > 0 {
+			t.moved(b)
 			return false, nil // hand over before waiting for the server
 		}
 		if !t.cursor.TryNext(ctx) {
-			return true, t.failure()
+			if err := t.failure(); err != nil {
+				return true, err
+			}
+			if b.len() > 0 {
+				t.moved(b)
+				return true, nil
+			}
+			return true, t.stall.check(ctx, time.Now())
 		}
 		b.add(t.cursor.Current)
 	}
+	t.moved(b)
 	return false, nil
+}
+
+// moved notes how far the batch has come. Decoding says what is wrong with an
+// entry that has no position.
+func (t *oplogTail) moved(b *batch) {
+	if last, err := entryPosition(b.entry(b.len() - 1)); err == nil {
+		t.stall.moved(last.Time, time.Now())
+	}
 }
 
 // failure is why TryNext returned nothing, or nil where there was nothing.
