@@ -10,6 +10,7 @@ import (
 	"github.com/tributarydb/tributary/internal/testenv"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // BenchmarkFold folds a batch of updates of distinct documents into commands,
@@ -47,46 +48,68 @@ func BenchmarkFold(b *testing.B) {
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkApply applies a prepared topic to a real server: inserts of 1 KiB
-// documents, then updates of them.
+// BenchmarkApply compares apply of a prepared topic, inserts of 1 KiB documents
+// and updates of them, with its ceiling in the same run (see bare). Apply's time
+// includes joining the group and claiming the partitions. It needs the real
+// engines.
 func BenchmarkApply(b *testing.B) {
 	m := testenv.RequireMongoD(b)
-	const documents = 50_000
+	broker := testenv.RequireKafka(b)
+	pad := string(bytes.Repeat([]byte{'x'}, 1000))
+	ns := event.Namespace{DB: "shop", Coll: "orders"}
+	loads := []struct {
+		name  string
+		event func(id string) event.Event
+		write func(*event.Event) mongo.WriteModel
+	}{
+		{"inserts", func(id string) event.Event {
+			return inserted(b, ns, bson.D{{Key: "_id", Value: id}, {Key: "pad", Value: pad}, {Key: "n", Value: int32(0)}})
+		}, bareInsert},
+		{"updates-by-operators", func(id string) event.Event {
+			return updated(b, ns, id, bson.D{{Key: "u", Value: bson.D{{Key: "n", Value: int32(1)}}}})
+		}, bareSet("n")},
+		// One more field: what it does to the order depends on the document.
+		{"updates-of-held", func(id string) event.Event {
+			return updated(b, ns, id, bson.D{{Key: "i", Value: bson.D{{Key: "m", Value: int32(1)}}}})
+		}, bareSet("m")},
+	}
 	for b.Loop() {
-		r := newRig(b, testenv.Pair{Broker: testenv.StandIn(b), MongoDB: m, Pipeline: testenv.NewPipeline(b)})
+		r := newRig(b, testenv.Pair{Broker: broker, MongoDB: m, Pipeline: testenv.NewPipeline(b)})
 		r.edit = func(c *Config) { c.BatchEvents = 0 }
-		c := collection{ns: event.Namespace{DB: "shop", Coll: "orders"}}
+		c := collection{ns: ns}
 		manifest := r.begin(b, c)
 		r.load(b, manifest, c)
 		s := r.start(b, "a")
 		r.await(b, r.watermark(b), s)
 		s.stop(b)
-		pad := string(bytes.Repeat([]byte{'x'}, 1000))
-		fill := func(make func(id string) event.Event) bson.Timestamp {
-			var records []*kgo.Record
-			for i := range documents {
-				e := make(fmt.Sprint(i))
-				records = append(records, r.records(b, &e)...)
-			}
-			r.produce(b, records...)
-			return r.watermark(b)
-		}
-		measure := func(what string, through bson.Timestamp) {
-			started := time.Now()
+		for _, load := range loads {
+			from := r.ends(b, r.topics.Changes)
+			through := r.fill(b, load.event)
+			to := r.ends(b, r.topics.Changes)
+			ceiling := r.bare(b, from, to, "orders", load.write)
+			began := time.Now()
 			s := r.start(b, "b")
 			r.await(b, through, s)
-			b.ReportMetric(documents/time.Since(started).Seconds(), what+"/s")
+			applied := time.Since(began)
 			s.stop(b)
+			b.ReportMetric(benchEvents/ceiling.Seconds(), "ceiling-"+load.name+"/s")
+			b.ReportMetric(benchEvents/applied.Seconds(), load.name+"/s")
+			b.ReportMetric(float64(ceiling)/float64(applied), load.name+"-ratio")
 		}
-		measure("inserts", fill(func(id string) event.Event {
-			return inserted(b, c.ns, bson.D{{Key: "_id", Value: id}, {Key: "pad", Value: pad}, {Key: "n", Value: int32(0)}})
-		}))
-		measure("updates-by-operators", fill(func(id string) event.Event {
-			return updated(b, c.ns, id, bson.D{{Key: "u", Value: bson.D{{Key: "n", Value: int32(1)}}}})
-		}))
-		// One more field: what it does to the order depends on the document.
-		measure("updates-of-held", fill(func(id string) event.Event {
-			return updated(b, c.ns, id, bson.D{{Key: "i", Value: bson.D{{Key: "m", Value: int32(1)}}}})
-		}))
 	}
+}
+
+// benchEvents is how many events each load of BenchmarkApply has.
+const benchEvents = 100_000
+
+// fill publishes one event for each of benchEvents documents and a watermark.
+func (r *rig) fill(b *testing.B, make func(id string) event.Event) bson.Timestamp {
+	b.Helper()
+	var records []*kgo.Record
+	for i := range benchEvents {
+		e := make(fmt.Sprint(i))
+		records = append(records, r.records(b, &e)...)
+	}
+	r.produce(b, records...)
+	return r.watermark(b)
 }
