@@ -16,6 +16,7 @@ import (
 	"github.com/tributarydb/tributary/internal/wire"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 )
 
 // begin makes a run: a watermark, the collections, their chunks. Nothing of it
@@ -46,7 +47,10 @@ func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) 
 		Watermark: w, ChangeOffsets: offsets, SnapshotOffsets: snapshot.inOrder(snapshot.ends),
 	}
 	// Everything that is listed is at least as late as W: the primary's own
-	// state is later than what a majority had.
+	// state is later than what a majority has.
+	if err := reached(ctx, s.client, w); err != nil {
+		return state.Manifest{}, &sourceError{err}
+	}
 	work, err := s.planRun(ctx, m.Run)
 	if err != nil {
 		return state.Manifest{}, &sourceError{err}
@@ -58,6 +62,19 @@ func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) 
 	o.log.Info().Str(logfield.Run, m.Run).Str(logfield.Watermark, timeText(w)).
 		Msgf("run begins: %d collections and views in %d chunks", len(m.Collections), m.Chunks)
 	return m, nil
+}
+
+// errBehind passes when the driver learns of the present primary.
+var errBehind = errors.New("the source's primary does not know the run's first watermark yet")
+
+// reached makes sure that the primary knows that a majority has w. A former one
+// that does not know of its successor yet would list collections as they were.
+func reached(ctx context.Context, client *mongo.Client, w bson.Timestamp) error {
+	now, err := mongodb.MajorityTime(ctx, client)
+	if err == nil && event.CompareTimes(now, w) < 0 {
+		err = errBehind
+	}
+	return err
 }
 
 // publish commits the manifest together with the work items.

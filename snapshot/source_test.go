@@ -377,6 +377,25 @@ func TestSourceWithoutClusterTime(t *testing.T) {
 	})
 }
 
+// TestPrimaryBehindTheWatermark: a primary that has not come to W must not say
+// which collections there are.
+func TestPrimaryBehindTheWatermark(t *testing.T) {
+	testenv.EachMongoDB(t, func(t *testing.T, m testenv.MongoDB) {
+		client := m.NewSource(t).Client
+		w, err := mongodb.MajorityTime(t.Context(), client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := reached(t.Context(), client, w); err != nil {
+			t.Errorf("at W: %v", err)
+		}
+		w.T += 1000
+		if err := reached(t.Context(), client, w); !errors.Is(err, errBehind) {
+			t.Errorf("before W: %v, want %v", err, errBehind)
+		}
+	})
+}
+
 func TestDropDuringTheReadEndsTheChunk(t *testing.T) {
 	r := newRig(t, realPair(t))
 	ns := event.Namespace{DB: "d", Coll: "c"}
