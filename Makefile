@@ -9,9 +9,9 @@ SHELL := bash
 GOFUMPT       := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-# How long each fuzz target runs, and the soak test.
-FUZZTIME ?= 30s
-SOAKTIME ?= 30m
+# How long each fuzz target runs, and how often each benchmark.
+FUZZTIME  ?= 30s
+BENCHTIME ?= 1s
 
 # Go files of both modules, without what git ignores.
 GO_FILES = $$(git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [ ! -e "$$f" ] || echo "$$f"; done)
@@ -45,17 +45,14 @@ test: try-engines ## vet, check formatting, run every test with the race detecto
 	cd embedded && go vet ./... && go test -race -shuffle=on -timeout=10m ./...
 
 .PHONY: bench
-bench: build ## measure throughput and latency end to end, then the packages' benchmarks
-	go run ./internal/e2e/bench
-	go test -run='^$$' -bench=. -benchmem ./...
+bench: try-engines ## measure services against their ceilings, then the packages' hot paths
+	go test -run='^$$' -bench='^Benchmark(Capture|Load)$$|^BenchmarkApply$$' -benchtime=1x -count=3 -timeout=30m ./capture ./snapshot ./apply
+	go test -run='^$$' -bench='^Benchmark(Fold|Encode|Pack)$$' -benchtime=$(BENCHTIME) -benchmem ./capture ./snapshot ./apply
+	go test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem ./capture/oplog ./internal/...
 
 .PHONY: demo
-demo: build ## run a source, two destinations and all services for a look around
+demo: build ## load, follow and verify two destinations of a source under writes
 	go run ./internal/e2e/demo
-
-.PHONY: soak
-soak: build ## random work with kills, restarts and rebalances for SOAKTIME, then compare
-	go run ./internal/e2e/soak -duration=$(SOAKTIME)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME
@@ -67,8 +64,9 @@ fuzz: ## run every fuzz target for FUZZTIME
 	done
 
 .PHONY: generate
-generate: ## regenerate what is generated
-	go generate ./...
+generate: ## write the golden files anew, to be looked at with git diff
+	go test -count=1 ./apply -run='^TestFold$$' -rewrite
+	go test -count=1 ./capture/oplog ./internal/wire -rewrite
 
 .PHONY: engines
 engines: ## fetch a real Kafka broker for tests (JDK 17 and Maven needed)
