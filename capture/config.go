@@ -29,7 +29,7 @@ const (
 	DefaultQueueBytes         = 64 << 20
 	DefaultWorkers            = 2
 	DefaultWatermarkInterval  = time.Second
-	DefaultIdleInterval       = 5 * time.Second
+	DefaultIdleInterval       = time.Second
 	DefaultTransactionTimeout = 15 * time.Second
 	DefaultSessionTimeout     = 10 * time.Second
 	DefaultDrainTimeout       = 10 * time.Second
