@@ -281,7 +281,7 @@ func appendIDFilter(dst []byte, name string, id bson.RawValue) []byte {
 // (and the only one for which the stand-in uses an index). A document may look
 // like an operator, which $eq keeps a value.
 func appendEqual(dst []byte, id bson.RawValue) []byte {
-	if id.Type != bson.TypeEmbeddedDocument {
+	if !beginsWithDollar(id) {
 		return rawbson.AppendValue(dst, id.Type, "_id", id.Value)
 	}
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "_id")

@@ -319,11 +319,14 @@ func TestMissingDocument(t *testing.T) {
 		r.load(t, manifest, c)
 		s := r.start(t, "a")
 		r.await(t, r.watermark(t), s)
-		s.stop(t)
-		// A restart, so that the stand-in redelivers nothing.
-		s = r.start(t, "b")
-		r.await(t, r.watermark(t), s)
-		r.publish(t, updated(t, c.ns, "gone", bson.D{{Key: "u", Value: bson.D{{Key: "card", Value: "4111"}}}}))
+		// Without transactions, a worker that has just taken the partition over
+		// takes such an event for one that was delivered before.
+		for range 20 {
+			r.publish(t, updated(t, c.ns, "gone", bson.D{{Key: "u", Value: bson.D{{Key: "card", Value: "4111"}}}}))
+			if s.ended(2 * time.Second) {
+				break
+			}
+		}
 		err := s.fails(t)
 		if !errors.Is(err, errMissing) || !strings.Contains(err.Error(), `ns=shop.orders _id="gone"`) || strings.Contains(err.Error(), "4111") {
 			t.Errorf("got %v", err)

@@ -100,7 +100,7 @@ func outcome(t *testing.T, d *document, held map[string]bson.Raw, mode event.App
 	needs := []string{"look up nothing", "look up _id", "look up document"}[n]
 	w, err := d.resolve(), error(nil)
 	if n != needNothing {
-		w, err = d.resolveHeld(held[idKey(t, d.id)], mode)
+		w, err = d.resolveHeld(held[idKey(t, d.id)], mode, mode)
 	}
 	if err != nil {
 		return needs + ": error: " + err.Error()

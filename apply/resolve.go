@@ -80,15 +80,17 @@ func (d *document) resolve() write {
 
 // resolveHeld decides the write of a document that was looked up; held is nil
 // when the destination has none, and need not be more than its _id when there
-// are no deltas.
-func (d *document) resolveHeld(held bson.Raw, mode event.ApplyMode) (write, error) {
+// are no deltas. Missing says whether there must be one for deltas, misfit how
+// these are applied to it: a try may meet the effect of the one before, which
+// never is that a document with deltas is gone.
+func (d *document) resolveHeld(held bson.Raw, missing, misfit event.ApplyMode) (write, error) {
 	if d.gone {
 		return write{kind: writeDelete, id: d.id}, nil
 	}
 	image, fromDeltas := d.image, false
 	if image == nil {
 		if held == nil {
-			if mode == event.Lenient {
+			if missing == event.Lenient {
 				return write{}, nil
 			}
 			return write{}, fail(d.last, errMissing)
@@ -96,7 +98,7 @@ func (d *document) resolveHeld(held bson.Raw, mode event.ApplyMode) (write, erro
 		image, fromDeltas = held, true
 		for _, delta := range d.deltas {
 			var err error
-			if image, err = delta.Apply(image, mode); err != nil {
+			if image, err = delta.Apply(image, misfit); err != nil {
 				return write{}, fail(d.last, err)
 			}
 		}

@@ -304,6 +304,16 @@ func (s *service) stop(t testing.TB) {
 	}
 }
 
+// ended waits for the service's end for d at most.
+func (s *service) ended(d time.Duration) bool {
+	select {
+	case <-s.done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
 // fails waits until the service has ended by itself and returns its error.
 func (s *service) fails(t testing.TB) error {
 	t.Helper()

@@ -83,7 +83,7 @@ func TestCappedRedelivery(t *testing.T) {
 	if err := r.dest.Client.Database(ns.DB).CreateCollection(t.Context(), ns.Coll, opts); err != nil {
 		t.Fatal(err)
 	}
-	p := &plan{target: ns}
+	p := &plan{}
 	var want []bson.Raw
 	for i := range 10 {
 		e := inserted(t, ns, bson.D{{Key: "_id", Value: int32(i)}, {Key: "v", Value: int32(0)}})

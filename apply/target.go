@@ -73,14 +73,14 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 }
 
 // write brings a plan's documents to their final states. A try that may meet
-// half of the one before is lenient, as every replay is.
+// half of the one before applies deltas leniently, as every replay does.
 func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how care) error {
-	if how == again {
-		mode = event.Lenient
-	}
 	look := how != asSaid || mode == event.Lenient
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, mode: mode, builder: &t.builder}
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder}
 	w.builder.coll, w.builder.able = p.target.Coll, t.able
+	if how == again {
+		w.misfit = event.Lenient
+	}
 	w.builder.drain() // of a try that failed
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
@@ -111,11 +111,12 @@ func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how c
 
 // writer writes one plan.
 type writer struct {
-	ctx     context.Context //nolint:containedctx // A writer lives inside one call.
-	db      *mongo.Database
-	target  event.Namespace
-	mode    event.ApplyMode
-	builder *commandBuilder
+	ctx    context.Context //nolint:containedctx // A writer lives inside one call.
+	db     *mongo.Database
+	target event.Namespace
+	// missing and misfit are as in resolveHeld.
+	missing, misfit event.ApplyMode
+	builder         *commandBuilder
 }
 
 // lookUp reads what the destination holds of the documents and adds their
@@ -187,7 +188,7 @@ func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) e
 }
 
 func (w *writer) addHeld(d *document, held bson.Raw) error {
-	resolved, err := d.resolveHeld(held, w.mode)
+	resolved, err := d.resolveHeld(held, w.missing, w.misfit)
 	if err != nil {
 		return err
 	}
