@@ -138,7 +138,7 @@ func String(value []byte) ([]byte, bool) {
 
 // ValueSize returns how many bytes of src the value of that type takes.
 func ValueSize(t bson.Type, src []byte) (int, error) {
-	size := -1
+	var size int
 	switch t {
 	case bson.TypeNull, bson.TypeUndefined, bson.TypeMinKey, bson.TypeMaxKey:
 		return 0, nil

@@ -191,10 +191,10 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 		if err != nil {
 			return err
 		}
-		there, ok := held[name]
+		there := held[name]
 		delete(held, name)
 		reason, recorded := deferred[deferredKey{ns: p.target.String(), index: name}]
-		if err := p.compareIndex(name, spec, there, ok, reason, recorded, found); err != nil {
+		if err := p.compareIndex(name, spec, there, reason, recorded, found); err != nil {
 			return err
 		}
 	}
@@ -204,8 +204,10 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 	return nil
 }
 
-func (p *pair) compareIndex(name string, spec, held bson.Raw, exists bool, reason string, recorded bool, found *collector) error {
-	if !exists {
+// compareIndex compares an index of the source with the one of that name that the
+// destination holds; nil is none.
+func (p *pair) compareIndex(name string, spec, held bson.Raw, reason string, recorded bool, found *collector) error {
+	if held == nil {
 		if recorded {
 			found.add(p.difference(KindDeferred, fmt.Sprintf("index %s waits to be built: %s", name, reason)))
 			return nil

@@ -39,8 +39,10 @@ type comparison struct {
 	sourceLookup, targetLookup lookup
 	// report is called with the _id of each difference.
 	report func(Kind, bson.RawValue) error
-	// read is called with each document's size, by side.
-	read func(fromSource bool, size int)
+	// readSource is called with each of the source's documents' size,
+	// readTarget for each of the destination's.
+	readSource func(size int)
+	readTarget func()
 }
 
 // window holds documents that have not met their counterpart, by key.
@@ -102,10 +104,10 @@ func (c *comparison) run(ctx context.Context) error {
 // step takes one document of each side, either of which may be nil.
 func (c *comparison) step(s, d bson.Raw, src, dst *window) error {
 	if s != nil {
-		c.read(true, len(s))
+		c.readSource(len(s))
 	}
 	if d != nil {
-		c.read(false, len(d))
+		c.readTarget()
 	}
 	if s != nil && bytes.Equal(s, d) {
 		return nil

@@ -81,7 +81,7 @@ func found(t *testing.T, source, target []bson.Raw, limit int) []string {
 			differences = append(differences, fmt.Sprintf("%s %s", kind, id))
 			return nil
 		},
-		read: func(bool, int) {},
+		readSource: func(int) {}, readTarget: func() {},
 	}
 	if err := c.run(t.Context()); err != nil {
 		t.Fatal(err)

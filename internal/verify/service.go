@@ -234,12 +234,13 @@ func (v *verification) compare(ctx context.Context, t *tally, s span) (err error
 		sourceLookup: source.lookupIn(t.pair.source.NS),
 		targetLookup: target.lookupIn(t.pair.target),
 		report:       func(kind Kind, id bson.RawValue) error { return v.found.addDocument(kind, t.pair, id) },
-		read: func(fromSource bool, size int) {
-			t.add(fromSource, size)
-			if fromSource && v.read.Add(1)%1000 == 0 {
+		readSource: func(size int) {
+			t.addSource(size)
+			if v.read.Add(1)%1000 == 0 {
 				v.progress("comparing")
 			}
 		},
+		readTarget: t.addTarget,
 	}
 	if err := c.run(ctx); err != nil {
 		return fmt.Errorf("compare ns=%s: %w", t.pair.source.NS, err)

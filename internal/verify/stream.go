@@ -86,6 +86,10 @@ type documents struct {
 	ns     event.Namespace
 	cursor *mongo.Cursor
 	ended  bool
+	// tail, unless nil, opens what the cursor leaves out at the end: min
+	// without max reads up to MaxKey, exclusive, so that the document whose
+	// _id is MaxKey is in no range (seen on 4.4).
+	tail func(ctx context.Context) (*mongo.Cursor, error)
 }
 
 // open starts reading a span in the order of _id. The caller closes what it
@@ -106,7 +110,14 @@ func (r *reader) open(ctx context.Context, ns event.Namespace, s span) (*documen
 	if err != nil {
 		return nil, fmt.Errorf("find documents ns=%s: %w", ns, err)
 	}
-	return &documents{ns: ns, cursor: cursor}, nil
+	d := &documents{ns: ns, cursor: cursor}
+	if s.min != nil && s.max == nil {
+		d.tail = func(ctx context.Context) (*mongo.Cursor, error) {
+			last := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: bson.MaxKey{}}}}}
+			return r.collection(ns).Find(mongo.NewSessionContext(ctx, r.session), last)
+		}
+	}
+	return d, nil
 }
 
 func (d *documents) next(ctx context.Context) (bson.Raw, error) {
@@ -114,13 +125,31 @@ func (d *documents) next(ctx context.Context) (bson.Raw, error) {
 		return nil, nil
 	}
 	if d.cursor.Next(ctx) {
+		if d.tail != nil && d.cursor.Current.Lookup("_id").Type == bson.TypeMaxKey {
+			d.tail = nil // this server's range holds it
+		}
 		return d.cursor.Current, nil
 	}
 	if err := d.cursor.Err(); err != nil {
 		return nil, fmt.Errorf("read documents ns=%s: %w", d.ns, err)
 	}
+	if d.tail != nil {
+		return d.nextOfTail(ctx)
+	}
 	d.ended = true
 	return nil, nil
+}
+
+func (d *documents) nextOfTail(ctx context.Context) (bson.Raw, error) {
+	if err := d.close(ctx); err != nil {
+		return nil, err
+	}
+	cursor, err := d.tail(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find last document ns=%s: %w", d.ns, err)
+	}
+	d.cursor, d.tail = cursor, nil
+	return d.next(ctx)
 }
 
 func (d *documents) close(ctx context.Context) error {

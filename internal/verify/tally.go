@@ -18,15 +18,14 @@ type tally struct {
 // documents of its own.
 func (p *pair) holdsDocuments() bool { return !p.source.View && !p.held.View }
 
-// add counts a document that was read. It is safe for concurrent use.
-func (t *tally) add(fromSource bool, size int) {
-	if fromSource {
-		t.read[0].Add(1)
-		t.bytes.Add(int64(size))
-		return
-	}
-	t.read[1].Add(1)
+// addSource counts a document that was read at the source, addTarget one at the
+// destination. Both are safe for concurrent use.
+func (t *tally) addSource(size int) {
+	t.read[0].Add(1)
+	t.bytes.Add(int64(size))
 }
+
+func (t *tally) addTarget() { t.read[1].Add(1) }
 
 // unstable says, where so, that a side did not hold the same number of documents
 // while it was counted and while it was read.
