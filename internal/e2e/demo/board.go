@@ -47,16 +47,15 @@ func (b *board) poll(ctx context.Context) {
 	for _, m := range b.fleet.Members {
 		status, err := m.Status(ctx)
 		b.mu.Lock()
-		b.faces[m.Name].take(status, err == nil)
+		f := b.faces[m.Name]
+		if f.answered = err == nil; f.answered {
+			f.take(status)
+		}
 		b.mu.Unlock()
 	}
 }
 
-func (f *face) take(status state.Status, answered bool) {
-	f.answered = answered
-	if !answered {
-		return
-	}
+func (f *face) take(status state.Status) {
 	f.status = status
 	for name, value := range status.Detail {
 		if value < f.last[name] {
@@ -113,17 +112,24 @@ func (b *board) lines() []string {
 func (f *face) describe(m *stack.Member) string {
 	switch {
 	case !m.Running() && m.Name == "snapshot" && f.status.State != "":
-		return fmt.Sprintf("finished, %d documents", f.total("documents"))
+		return "finished"
 	case !m.Running():
 		return "killed"
 	case !f.answered:
 		return "starting"
 	case m.Name == "capture":
-		return fmt.Sprintf("%s, %d events, lag %.1f s", f.status.State, f.total("events"), max(f.status.LagSeconds, 0))
+		return fmt.Sprintf("%s, %d events, %s", f.status.State, f.total("events"), f.lag())
 	case m.Name == "snapshot":
 		return fmt.Sprintf("%s, %d of %d chunks, %d documents", f.status.State,
 			f.status.Detail["chunks_done"], f.status.Detail["chunks_total"], f.status.Detail["documents"])
 	}
-	return fmt.Sprintf("%s (%s), %d documents, %d events, lag %.1f s", f.status.State, f.status.Phase,
-		f.total("documents"), f.total("events"), max(f.status.LagSeconds, 0))
+	return fmt.Sprintf("%s (%s), %d documents, %d events, %s", f.status.State, f.status.Phase,
+		f.total("documents"), f.total("events"), f.lag())
+}
+
+func (f *face) lag() string {
+	if f.status.LagSeconds < 0 {
+		return "lag not known yet"
+	}
+	return fmt.Sprintf("lag %.1f s", f.status.LagSeconds)
 }
