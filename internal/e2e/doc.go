@@ -1,3 +1,3 @@
 // Package e2e holds what shows Tributary as a whole: the end-to-end test, and
-// below it the demo, the benchmarks, the demo's writer and what these share.
+// below it the demo, its writer and what they share.
 package e2e

@@ -1,4 +1,4 @@
-// Package stack runs what the demo, the benchmarks and the end-to-end tests
+// Package stack runs what the demo and the end-to-end tests
 // share: servers of every kind that the machine has, a pipeline's configuration
 // file, and the tributary program as one child process for each service.
 //

@@ -156,16 +156,6 @@ func (m *Member) Kill() error {
 	return p.Kill()
 }
 
-// Stop asks the member to end, as an operator does, and waits until it has.
-func (m *Member) Stop() error {
-	p := m.process
-	m.process = nil
-	if p == nil {
-		return nil
-	}
-	return p.Stop()
-}
-
 // Running reports whether the member runs.
 func (m *Member) Running() bool { return m.process != nil && m.process.Running() }
 
