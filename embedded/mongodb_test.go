@@ -372,6 +372,44 @@ func TestLongUpdateCommand(t *testing.T) {
 	}
 }
 
+func TestFindByIDs(t *testing.T) {
+	docs := source(t).Database("shop").Collection("orders")
+	var all []any
+	for i := range 30 {
+		all = append(all, d("_id", fmt.Sprint(i), "n", i))
+	}
+	all = append(all, d("_id", 7, "n", 7))
+	if _, err := docs.InsertMany(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		ids  bson.A
+		opts *options.FindOptionsBuilder
+		want int
+	}{
+		"strings":    {bson.A{"3", "4", "none", "3"}, options.Find(), 2},
+		"mixed":      {bson.A{"3", 7}, options.Find(), 2},
+		"none":       {bson.A{}, options.Find(), 0},
+		"small":      {bson.A{"1", "2", "3"}, options.Find().SetBatchSize(1), 3},
+		"projection": {bson.A{"1", "2"}, options.Find().SetProjection(d("_id", 1)), 2},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			cursor, err := docs.Find(t.Context(), d("_id", d("$in", test.ids)), test.opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found []bson.Raw
+			if err := cursor.All(t.Context(), &found); err != nil {
+				t.Fatal(err)
+			}
+			if len(found) != test.want {
+				t.Errorf("found %v, want %d documents", found, test.want)
+			}
+		})
+	}
+}
+
 func TestOplogIsTrimmed(t *testing.T) {
 	client := start(t, "--dir", t.TempDir(), "--mongo", "source=127.0.0.1:0", "--oplog-mb", "1").connect(t, "source")
 	docs := client.Database("shop").Collection("orders")

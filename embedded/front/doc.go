@@ -19,6 +19,9 @@
 //     {_id: {$in: [...]}}. The front asks for one after the other.
 //   - Index versions. FerretDB lists indexes with v: 2 and refuses to create
 //     them so. The front takes it off.
+//   - Lookups. FerretDB finds one document by its _id through an index, but reads
+//     the whole collection for a list of them. The front looks them up one by
+//     one.
 //   - Updates of several statements. FerretDB keeps a database connection for
 //     every statement of an update command and hangs for good at the hundredth,
 //     gives an error the index 0 whatever its statement, and stops at it also

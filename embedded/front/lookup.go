@@ -23,6 +23,10 @@ func (c command) idsOf() (ids []bson.RawValue, ok bool) {
 			return nil, false
 		}
 	}
+	if size, set := c.body.Lookup("batchSize").AsInt64OK(); set && size <= 1 {
+		// Each of the finds would leave a cursor open, or return nothing.
+		return nil, false
+	}
 	filter, ok := c.body.Lookup("filter").DocumentOK()
 	if !ok {
 		return nil, false

@@ -23,6 +23,8 @@
 // other, so that every engine is used once. Where one real engine is missing,
 // the other one is paired with a stand-in. TRIBUTARY_PAIRS=all runs all four.
 //
+// TRIBUTARY_KEEP=1 keeps the servers' data and logs and says where they are.
+//
 // Isolation. A kfake cluster is a pair's own. The real broker is shared by the
 // tests of a package, which Pair.Pipeline keeps apart. MongoDB deployments are a
 // test's own while it runs; real ones are emptied and handed on afterwards,

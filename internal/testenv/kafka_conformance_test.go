@@ -120,7 +120,7 @@ func TestKafkaCommitsOffsetsInTransactions(t *testing.T) {
 		produce(t, newClient(t, b, kgo.RecordPartitioner(kgo.ManualPartitioner())), in, "work")
 		session, err := kgo.NewGroupTransactSession(
 			kgo.SeedBrokers(b.Brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in),
-			kgo.TransactionalID(group), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
+			kgo.TransactionalID(group), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		)
 		if err != nil {

@@ -56,7 +56,13 @@ func (r *run) Run() int {
 	}
 	shared = &environment{dir: dir, idle: map[string][]*deployment{}, said: map[string]bool{}}
 	code := r.m.Run()
-	if err := errors.Join(shared.stop(), os.RemoveAll(dir)); err != nil {
+	err = shared.stop()
+	if os.Getenv("TRIBUTARY_KEEP") != "" {
+		fmt.Fprintln(os.Stderr, "testenv: data and logs are kept in", dir)
+	} else {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "testenv: stop servers:", err)
 		return max(code, 1)
 	}

@@ -20,6 +20,9 @@ import (
 // MongoS is the name of the engine that sharded deployments need beside MongoD.
 const MongoS = "mongos"
 
+// logLines is how much of a server's log a failed test shows.
+const logLines = 25
+
 // embeddedServer is the name of the one server in a stand-in's process.
 const embeddedServer = "server"
 
@@ -236,6 +239,11 @@ func (d *deployment) startSharded(ctx context.Context, dir string) error {
 // be.
 func (e *environment) giveBack(t testing.TB, d *deployment) {
 	t.Helper()
+	if t.Failed() {
+		for _, s := range d.servers() {
+			t.Logf("end of the log of %s (pid %d):\n%s", d.cfg.engine, s.PID(), s.Tail(logLines))
+		}
+	}
 	// A new stand-in is cheaper than an emptied one, and its oplog is empty.
 	reusable := !d.cfg.fresh && !d.touched && !t.Failed() && d.embedded == nil
 	if reusable {

@@ -14,6 +14,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 )
 
 // rootPassword is that of the user "root" of deployments with authentication.
@@ -76,6 +77,8 @@ type ReplicaSet struct {
 	URI     string
 	Members []*Member
 	cfg     ReplicaSetConfig
+	// initiated says that a member that starts finds itself in a set.
+	initiated bool
 }
 
 // Member is one server of a replica set.
@@ -108,17 +111,56 @@ func StartReplicaSet(ctx context.Context, cfg ReplicaSetConfig) (*ReplicaSet, er
 		rs.Members = append(rs.Members, m)
 	}
 	rs.URI = rs.uri("")
-	err := rs.initiate(ctx)
-	if err == nil && cfg.Auth {
-		err = rs.createRoot(ctx)
-	}
-	if err == nil {
-		err = rs.AwaitPrimary(ctx)
-	}
-	if err != nil {
+	if err := rs.settle(ctx); err != nil {
 		return nil, errors.Join(err, rs.Stop())
 	}
 	return rs, nil
+}
+
+// settle makes the started members a set that is ready for anything, a kill
+// included.
+func (rs *ReplicaSet) settle(ctx context.Context) error {
+	if err := rs.initiate(ctx); err != nil {
+		return err
+	}
+	if rs.cfg.Auth {
+		if err := rs.createRoot(ctx); err != nil {
+			return err
+		}
+	}
+	if err := rs.AwaitPrimary(ctx); err != nil {
+		return err
+	}
+	rs.initiated = true
+	for _, m := range rs.Members {
+		if err := m.await(ctx, m.ready); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memberReady reports whether a member answers and, in an initiated set, is
+// primary or secondary and has made its first checkpoint. MongoDB 4.4.2 to 4.4.8
+// may lose everything, journaled writes too, if they are killed during that.
+func (rs *ReplicaSet) memberReady(ctx context.Context, m *Member) error {
+	if !rs.initiated {
+		return answers(ctx, m.Address)
+	}
+	return with(ctx, m.URI, func(ctx context.Context, c *mongo.Client) error {
+		var hello struct {
+			Primary   bool `bson:"isWritablePrimary"`
+			Secondary bool `bson:"secondary"`
+		}
+		admin := c.Database("admin", options.Database().SetReadPreference(readpref.Nearest()))
+		if err := admin.RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&hello); err != nil {
+			return err
+		}
+		if !hello.Primary && !hello.Secondary {
+			return errors.New("member is neither primary nor secondary yet")
+		}
+		return admin.RunCommand(ctx, bson.D{{Key: "fsync", Value: 1}}).Err()
+	})
 }
 
 // uri leads to the whole set, or to one address of it.
@@ -173,7 +215,7 @@ func (rs *ReplicaSet) startMember(ctx context.Context, i int) (*Member, error) {
 			}, rs.options()...),
 		}
 		var err error
-		m.Server, err = launch(ctx, command, func(ctx context.Context) error { return answers(ctx, m.Address) })
+		m.Server, err = launch(ctx, command, func(ctx context.Context) error { return rs.memberReady(ctx, m) })
 		return err
 	})
 	return m, err
