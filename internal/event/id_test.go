@@ -146,12 +146,24 @@ func idCandidates(t *testing.T) []bson.RawValue {
 	t.Helper()
 	oid := bson.ObjectID{1, 2, 3}
 	scalars := []any{
-		nil, bson.Undefined{}, true, false, "1", bson.Symbol("1"), "", bson.JavaScript("1"), oid, bson.MinKey{}, bson.MaxKey{},
-		bson.DateTime(1), bson.Timestamp{T: 0, I: 1}, bson.Timestamp{T: 1}, math.NaN(), math.Inf(1), math.Inf(-1),
+		nil,
+		bson.Undefined{},
+		true, false, "1", bson.Symbol("1"), "", bson.JavaScript("1"), oid,
+		bson.MinKey{},
+		bson.MaxKey{},
+		bson.DateTime(1),
+		bson.Timestamp{T: 0, I: 1},
+		bson.Timestamp{T: 1},
+		math.NaN(), math.Inf(1), math.Inf(-1),
 		math.Float64frombits(0x7ff8000000000001), math.Float64frombits(0xfff8000000000000), math.Copysign(0, -1), 0.1, 0.5, 1e300, 5e-324,
-		bson.Binary{Data: []byte("1")}, bson.Binary{Subtype: 5, Data: []byte("1")}, bson.Binary{Subtype: 2, Data: []byte("1")},
-		bson.Binary{Data: []byte{1, 0, 0, 0, '1'}}, bson.Regex{Pattern: "1"}, bson.Regex{Pattern: "1", Options: "i"},
-		bson.CodeWithScope{Code: "1", Scope: bson.D{}}, bson.DBPointer{DB: "1", Pointer: oid},
+		bson.Binary{Data: []byte("1")},
+		bson.Binary{Subtype: 5, Data: []byte("1")},
+		bson.Binary{Subtype: 2, Data: []byte("1")},
+		bson.Binary{Data: []byte{1, 0, 0, 0, '1'}},
+		bson.Regex{Pattern: "1"},
+		bson.Regex{Pattern: "1", Options: "i"},
+		bson.CodeWithScope{Code: "1", Scope: bson.D{}},
+		bson.DBPointer{DB: "1", Pointer: oid},
 	}
 	for _, n := range []int64{0, 1, -1, 2147483647, 2147483648, -2147483648, -2147483649, 1<<53 - 1, 1 << 53, 1<<53 + 1, math.MaxInt64, math.MinInt64} {
 		scalars = append(scalars, n, float64(n), decimal(t, strconv.FormatInt(n, 10)), decimal(t, strconv.FormatInt(n, 10)+".0"))
