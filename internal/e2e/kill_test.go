@@ -60,7 +60,16 @@ func TestKillAnything(t *testing.T) {
 				{Name: "eu", URI: destination.URI, Databases: map[string]string{"shop": "shop_eu"}},
 			},
 		})
-		killUnderWrites(ctx, t, fleet, workload.NewLive(work), e.KafkaEngine == testenv.KFake, seed)
+		k := killer{
+			t: t, fleet: fleet, live: workload.NewLive(work), random: rand.New(rand.NewPCG(seed, 1)),
+			rounds: rounds, longLife: longLife, joined: func(context.Context, *stack.Member) bool { return true },
+		}
+		if e.KafkaEngine == testenv.KFake {
+			// It keeps a member that dies while it joins a group, with the
+			// partitions that it is given then, for ever.
+			k.rounds, k.longLife, k.joined = standinRounds, shortLife, func(ctx context.Context, m *stack.Member) bool { return m.Joined(ctx) }
+		}
+		k.underWrites(ctx)
 
 		r, err := fleet.Verify(ctx, "eu")
 		if err != nil {
@@ -115,69 +124,78 @@ func newFleet(ctx context.Context, t *testing.T, p stack.Pipeline) *stack.Fleet 
 	return fleet
 }
 
-// killUnderWrites starts the services and kills each of them several times
-// while the source is written to, then stops writing.
-func killUnderWrites(ctx context.Context, t *testing.T, fleet *stack.Fleet, live *workload.Live, standin bool, seed uint64) {
-	t.Helper()
+// killer kills services.
+type killer struct {
+	t      *testing.T
+	fleet  *stack.Fleet
+	live   *workload.Live
+	random *rand.Rand
+	rounds int
+	// longLife is the longest time between two kills.
+	longLife time.Duration
+	// joined says when a service may be killed.
+	joined func(context.Context, *stack.Member) bool
+}
+
+// underWrites starts the services and kills each of them several times while the
+// source is written to, then stops writing.
+func (k *killer) underWrites(ctx context.Context) {
+	k.t.Helper()
 	writing, stopWriting := context.WithCancel(ctx)
 	defer stopWriting()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return live.Run(writing) })
+	g.Go(func() error { return k.live.Run(writing) })
 	g.Go(func() error {
 		defer stopWriting()
-		return killAll(ctx, t, fleet, live, standin, rand.New(rand.NewPCG(seed, 1)))
+		return k.all(ctx)
 	})
 	if err := g.Wait(); err != nil {
-		fatal(t, fleet, err)
+		fatal(k.t, k.fleet, err)
 	}
-	t.Logf("written: %+v", live.Stats())
+	k.t.Logf("written: %+v", k.live.Stats())
 }
 
-// killAll kills every service a few times, in random order. kfake keeps a member
-// that dies while it joins a group, with the partitions that it is given then,
-// for ever: there the moments are random after that.
-func killAll(ctx context.Context, t *testing.T, fleet *stack.Fleet, live *workload.Live, standin bool, random *rand.Rand) error {
-	if err := fleet.Start(); err != nil {
+// all kills every service a few times, in random order.
+func (k *killer) all(ctx context.Context) error {
+	if err := k.fleet.Start(); err != nil {
 		return err
 	}
-	n := rounds
-	if standin {
-		n = standinRounds
-	}
-	for range n {
-		for _, i := range random.Perm(len(fleet.Members)) {
-			m := fleet.Members[i]
-			for standin && !m.Joined(ctx) {
-				if err := pause(ctx, pollInterval); err != nil {
-					return err
-				}
-			}
-			life := shortLife
-			if !standin && random.IntN(2) == 0 {
-				life = longLife
-			}
-			if err := pause(ctx, time.Duration(random.Int64N(int64(life)))); err != nil {
-				return err
-			}
-			if err := fleet.Check(); err != nil {
-				return err
-			}
-			if snapshot := fleet.Member("snapshot"); !snapshot.Running() {
-				live.AllowRenames()
-			}
-			t.Logf("kill %s", m.Name)
-			if err := m.Kill(); err != nil {
-				return err
-			}
-			if err := pause(ctx, time.Duration(random.Int64N(int64(maxDeath)))); err != nil {
-				return err
-			}
-			if err := m.Start(); err != nil {
+	for range k.rounds {
+		for _, i := range k.random.Perm(len(k.fleet.Members)) {
+			if err := k.one(ctx, k.fleet.Members[i]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// one lets a service live for a while, kills it and starts it again.
+func (k *killer) one(ctx context.Context, m *stack.Member) error {
+	for !k.joined(ctx, m) {
+		if err := pause(ctx, pollInterval); err != nil {
+			return err
+		}
+	}
+	life := []time.Duration{shortLife, k.longLife}[k.random.IntN(2)]
+	if err := pause(ctx, time.Duration(k.random.Int64N(int64(life)))); err != nil {
+		return err
+	}
+	if err := k.fleet.Check(); err != nil {
+		return err
+	}
+	// The full load cannot cope with renames.
+	if snapshot := k.fleet.Member("snapshot"); !snapshot.Running() {
+		k.live.AllowRenames()
+	}
+	k.t.Logf("kill %s", m.Name)
+	if err := m.Kill(); err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Duration(k.random.Int64N(int64(maxDeath)))); err != nil {
+		return err
+	}
+	return m.Start()
 }
 
 // pause waits, since what is tested here is what happens meanwhile.

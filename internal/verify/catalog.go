@@ -193,8 +193,11 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 		}
 		there := held[name]
 		delete(held, name)
-		reason, recorded := deferred[deferredKey{ns: p.target.String(), index: name}]
-		if err := p.compareIndex(name, spec, there, reason, recorded, found); err != nil {
+		if there == nil {
+			p.missingIndex(name, deferred, found)
+			continue
+		}
+		if err := p.compareIndex(name, spec, there, found); err != nil {
 			return err
 		}
 	}
@@ -204,17 +207,18 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 	return nil
 }
 
-// compareIndex compares an index of the source with the one of that name that the
-// destination holds; nil is none.
-func (p *pair) compareIndex(name string, spec, held bson.Raw, reason string, recorded bool, found *collector) error {
-	if held == nil {
-		if recorded {
-			found.add(p.difference(KindDeferred, fmt.Sprintf("index %s waits to be built: %s", name, reason)))
-			return nil
-		}
-		found.add(p.difference(KindIndexes, fmt.Sprintf("index %s exists at the source alone", name)))
-		return nil
+// missingIndex reports an index that the destination does not hold.
+func (p *pair) missingIndex(name string, deferred map[deferredKey]string, found *collector) {
+	if reason, ok := deferred[deferredKey{ns: p.target.String(), index: name}]; ok {
+		found.add(p.difference(KindDeferred, fmt.Sprintf("index %s waits to be built: %s", name, reason)))
+		return
 	}
+	found.add(p.difference(KindIndexes, fmt.Sprintf("index %s exists at the source alone", name)))
+}
+
+// compareIndex compares an index of the source with the one of that name that the
+// destination holds.
+func (p *pair) compareIndex(name string, spec, held bson.Raw, found *collector) error {
 	names, err := differingFields(spec, held)
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package workload makes a shop-like data set and keeps writing to it, for the
-// demo, the benchmarks and the end-to-end tests.
+// demo and the end-to-end tests.
 //
 // Everything follows from a seed: the documents of the data set from the seed
 // and their number, what a writer does from the seed and the writer. Only the
