@@ -268,15 +268,27 @@ func (rs *ReplicaSet) initiate(ctx context.Context) error {
 }
 
 // createRoot adds the user root, which the server allows once from localhost
-// while it has no user.
+// while it has no user. Where the answer was lost, the next try is refused; that
+// root works is seen by AwaitPrimary, which logs in.
 func (rs *ReplicaSet) createRoot(ctx context.Context) error {
-	err := rs.asLocal(ctx, func(ctx context.Context, c *mongo.Client) error {
-		return c.Database("admin").RunCommand(ctx, bson.D{
-			{Key: "createUser", Value: "root"},
-			{Key: "pwd", Value: rootPassword},
-			{Key: "roles", Value: bson.A{"root"}},
-			{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}},
-		}).Err()
+	const (
+		unauthorized = 13
+		userExists   = 51003
+	)
+	err := rs.Members[0].await(ctx, func(ctx context.Context) error {
+		err := rs.asLocal(ctx, func(ctx context.Context, c *mongo.Client) error {
+			return c.Database("admin").RunCommand(ctx, bson.D{
+				{Key: "createUser", Value: "root"},
+				{Key: "pwd", Value: rootPassword},
+				{Key: "roles", Value: bson.A{"root"}},
+				{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}},
+			}).Err()
+		})
+		var answer mongo.CommandError
+		if errors.As(err, &answer) && (answer.Code == unauthorized || answer.Code == userExists) {
+			return nil
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("create user root: %w", err)
