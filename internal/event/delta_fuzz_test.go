@@ -55,9 +55,6 @@ func FuzzApply(f *testing.F) {
 				t.Errorf("%x: %v", []byte(loose), err)
 			}
 		}
-		if update, ok := valid.Operators(); ok && rawbson.Validate(update) != nil {
-			t.Errorf("operators %x", []byte(update))
-		}
 	})
 }
 
@@ -116,16 +113,6 @@ func BenchmarkApply(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-func BenchmarkOperators(b *testing.B) {
-	delta := fromRaw(b, raw(b, `{"u":{"status":"paid"},"sitems":{"a":true,"s1":{"u":{"n":3}}}}`))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, exact := delta.Operators(); !exact {
-			b.Fatal("not exact")
-		}
 	}
 }
 
