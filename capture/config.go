@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -121,21 +122,13 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) setDefaults() {
-	c.CommitInterval = orDefault(c.CommitInterval, DefaultCommitInterval)
-	c.CommitEvents = orDefault(c.CommitEvents, DefaultCommitEvents)
-	c.QueueBytes = orDefault(c.QueueBytes, DefaultQueueBytes)
-	c.Workers = orDefault(c.Workers, DefaultWorkers)
-	c.WatermarkInterval = orDefault(c.WatermarkInterval, DefaultWatermarkInterval)
-	c.IdleInterval = orDefault(c.IdleInterval, DefaultIdleInterval)
-	c.TransactionTimeout = orDefault(c.TransactionTimeout, DefaultTransactionTimeout)
-	c.SessionTimeout = orDefault(c.SessionTimeout, DefaultSessionTimeout)
-	c.DrainTimeout = orDefault(c.DrainTimeout, DefaultDrainTimeout)
-}
-
-func orDefault[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
+	c.CommitInterval = cmp.Or(c.CommitInterval, DefaultCommitInterval)
+	c.CommitEvents = cmp.Or(c.CommitEvents, DefaultCommitEvents)
+	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
+	c.Workers = cmp.Or(c.Workers, DefaultWorkers)
+	c.WatermarkInterval = cmp.Or(c.WatermarkInterval, DefaultWatermarkInterval)
+	c.IdleInterval = cmp.Or(c.IdleInterval, DefaultIdleInterval)
+	c.TransactionTimeout = cmp.Or(c.TransactionTimeout, DefaultTransactionTimeout)
+	c.SessionTimeout = cmp.Or(c.SessionTimeout, DefaultSessionTimeout)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
 }

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -107,21 +108,13 @@ func (c *Config) Validate() error {
 
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
-	c.BatchBytes = orDefault(c.BatchBytes, DefaultBatchBytes)
-	c.CommitBytes = orDefault(c.CommitBytes, DefaultCommitBytes)
-	c.CommitInterval = orDefault(c.CommitInterval, DefaultCommitInterval)
-	c.QueueBytes = orDefault(c.QueueBytes, DefaultQueueBytes)
-	c.ChunkBytes = orDefault(c.ChunkBytes, DefaultChunkBytes)
-	c.ChunkDocuments = orDefault(c.ChunkDocuments, DefaultChunkDocuments)
-	c.Workers = orDefault(c.Workers, DefaultWorkers)
-	c.SessionTimeout = orDefault(c.SessionTimeout, DefaultSessionTimeout)
+	c.BatchBytes = cmp.Or(c.BatchBytes, DefaultBatchBytes)
+	c.CommitBytes = cmp.Or(c.CommitBytes, DefaultCommitBytes)
+	c.CommitInterval = cmp.Or(c.CommitInterval, DefaultCommitInterval)
+	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
+	c.ChunkBytes = cmp.Or(c.ChunkBytes, DefaultChunkBytes)
+	c.ChunkDocuments = cmp.Or(c.ChunkDocuments, DefaultChunkDocuments)
+	c.Workers = cmp.Or(c.Workers, DefaultWorkers)
+	c.SessionTimeout = cmp.Or(c.SessionTimeout, DefaultSessionTimeout)
 	return c
-}
-
-func orDefault[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
