@@ -104,12 +104,7 @@ func (s *Service) check(ctx context.Context, client *mongo.Client) error {
 }
 
 func (s *Service) ensureTopics(ctx context.Context) error {
-	client, err := kafka.NewClient(s.cfg.Kafka)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return kafka.EnsureTopics(ctx, client, s.topics, s.cfg.Topics)
+	return kafka.PrepareTopics(ctx, s.cfg.Kafka, s.topics, s.cfg.Topics)
 }
 
 // lead takes part in the election and serves its tenures.

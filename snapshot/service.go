@@ -153,12 +153,7 @@ func (s *Service) disconnect() error {
 
 func (s *Service) prepareTopics(ctx context.Context) error {
 	return s.policy().Do(ctx, kafka.Classify, func(ctx context.Context) error {
-		client, err := kafka.NewClient(s.cfg.Kafka)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		return kafka.EnsureTopics(ctx, client, s.topics, s.cfg.Topics)
+		return kafka.PrepareTopics(ctx, s.cfg.Kafka, s.topics, s.cfg.Topics)
 	})
 }
 

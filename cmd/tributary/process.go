@@ -148,12 +148,7 @@ func (p *process) retry() retry.Policy {
 
 // ensureTopics creates and checks the topics.
 func (p *process) ensureTopics(ctx context.Context) error {
-	client, err := kafka.NewClient(p.kafka)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return kafka.EnsureTopics(ctx, client, route.TopicsOf(p.cfg.Name), p.topics)
+	return kafka.PrepareTopics(ctx, p.kafka, route.TopicsOf(p.cfg.Name), p.topics)
 }
 
 // part is a service to run in the process.

@@ -64,6 +64,17 @@ type topic struct {
 	maxBytes   int
 }
 
+// PrepareTopics is EnsureTopics with a client of its own, for callers that need
+// none afterwards.
+func PrepareTopics(ctx context.Context, cfg Config, topics route.Topics, spec TopicSpec) error {
+	client, err := NewClient(cfg)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return EnsureTopics(ctx, client, topics, spec)
+}
+
 // EnsureTopics creates the topics of a pipeline that are missing and checks
 // those that exist; safe to call from many processes at once. Every wrong
 // setting is in the one error (a *WrongTopicsError), with the command that puts
