@@ -13,3 +13,15 @@ var ChangeEvent string
 //
 //go:embed snapshot_batch.avsc
 var SnapshotBatch string
+
+// RecordPart is the schema of the parts of a record that is larger than the
+// broker takes, on either of those topics.
+//
+//go:embed record_part.avsc
+var RecordPart string
+
+// ChangeEvent1 is the first schema of change events, without as_of. Records of
+// it stay readable.
+//
+//go:embed change_event_1.avsc
+var ChangeEvent1 string

@@ -80,6 +80,10 @@ type Event struct {
 	WallTime    time.Time
 	Transaction *Transaction
 	Source      Source
+	// AsOf, for a refresh, is the cluster time of Document's state where that
+	// is later than Position: until the stream has passed it, the document
+	// counts as catching up. Zero: the image is the state at Position.
+	AsOf bson.Timestamp
 }
 
 // Transaction identifies the source transaction that an event belongs to.

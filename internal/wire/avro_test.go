@@ -39,7 +39,10 @@ func nativeEvent(e *event.Event) map[string]any {
 		}
 		return goavro.Union("bytes", b)
 	}
-	var uuid, transaction any
+	var uuid, transaction, asOf any
+	if !e.AsOf.IsZero() {
+		asOf = goavro.Union("io.tributary.ClusterTime", map[string]any{"t": int64(e.AsOf.T), "i": int64(e.AsOf.I)})
+	}
 	if !e.UUID.IsZero() {
 		uuid = goavro.Union("bytes", e.UUID[:])
 	}
@@ -66,6 +69,7 @@ func nativeEvent(e *event.Event) map[string]any {
 		"source": map[string]any{
 			"deployment": e.Source.Deployment, "mode": e.Source.Mode, "server_version": e.Source.ServerVersion,
 		},
+		"as_of": asOf,
 	}
 }
 
@@ -129,6 +133,9 @@ func randomEvent(r *rand.Rand, ops []event.Op) event.Event {
 	}
 	if r.IntN(2) == 0 {
 		copy(e.UUID[:], text()+"0123456789abcdef")
+	}
+	if r.IntN(2) == 0 {
+		e.AsOf = bson.Timestamp{T: r.Uint32(), I: r.Uint32()}
 	}
 	if r.IntN(2) == 0 {
 		e.Transaction = &event.Transaction{LSID: blob(50), Number: int64(r.Uint64()), Index: -r.Int32()}

@@ -18,10 +18,11 @@ var ErrUnknownSchema = errors.New("unknown Avro schema")
 // headerBytes is the length of the single-object marker and the fingerprint.
 const headerBytes = 10
 
-// Names of the two records, as the schemas spell them.
+// Names of the records, as the schemas spell them.
 const (
 	nameEvent = "io.tributary.ChangeEvent"
 	nameBatch = "io.tributary.SnapshotBatch"
+	namePart  = "io.tributary.RecordPart"
 )
 
 // Codec encodes and decodes the records of the topics. It is safe for
@@ -33,6 +34,7 @@ const (
 type Codec struct {
 	eventHeader [headerBytes]byte
 	batchHeader [headerBytes]byte
+	partHeader  [headerBytes]byte
 	// ops and kinds are the schemas' symbols in their order; opCodes turns ops
 	// around.
 	ops     []event.Op
@@ -50,7 +52,7 @@ type Codec struct {
 func NewCodec() (*Codec, error) {
 	// A schema that replaces another keeps the former text in package schemas
 	// and hands it over here, for as long as such records may be on a topic.
-	return newCodec()
+	return newCodec(schemas.ChangeEvent1)
 }
 
 // newCodec also reads records of the given earlier versions of the schemas.
@@ -66,6 +68,11 @@ func newCodec(earlier ...string) (*Codec, error) {
 	if err := c.prepareBatches(); err != nil {
 		return nil, err
 	}
+	part, err := goavro.NewCodec(schemas.RecordPart)
+	if err != nil {
+		return nil, fmt.Errorf("parse Avro schema %s: %w", namePart, err)
+	}
+	c.partHeader = header(part.Rabin)
 	for _, text := range earlier {
 		codec, err := goavro.NewCodec(text)
 		if err != nil {

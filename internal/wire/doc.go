@@ -6,5 +6,8 @@
 // binary body (Avro specification, "Single-object encoding"). A fingerprint
 // that is not known is ErrUnknownSchema, never a guess.
 //
+// A record that is larger than the broker takes travels as several RecordPart
+// records; Split makes them and an Assembler puts them together again.
+//
 // The package is pure: no client, no logger, no metrics.
 package wire

@@ -172,6 +172,10 @@ func eventFromNative(codec *goavro.Codec, body []byte) (event.Event, error) {
 		e.Source = event.Source{Deployment: s.string("deployment"), Mode: s.string("mode"), ServerVersion: s.string("server_version")}
 		n.adopt("source", s)
 	}
+	if a := n.record("as_of", "io.tributary.ClusterTime"); a != nil {
+		e.AsOf = bson.Timestamp{T: a.uint32("t"), I: a.uint32("i")}
+		n.adopt("as_of", a)
+	}
 	return e, n.err
 }
 

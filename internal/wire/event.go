@@ -32,7 +32,17 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) ([]byte, error) {
 	dst = appendTransaction(dst, e.Transaction)
 	dst = appendBytes(dst, e.Source.Deployment)
 	dst = appendBytes(dst, e.Source.Mode)
-	return appendBytes(dst, e.Source.ServerVersion), nil
+	dst = appendBytes(dst, e.Source.ServerVersion)
+	return appendTime(dst, e.AsOf), nil
+}
+
+// appendTime appends the union of null and a cluster time; zero is null.
+func appendTime(dst []byte, t bson.Timestamp) []byte {
+	if t.IsZero() {
+		return append(dst, 0)
+	}
+	dst = appendLong(append(dst, 2), int64(t.T))
+	return appendLong(dst, int64(t.I))
 }
 
 func appendUUID(dst []byte, u *event.UUID) []byte {
@@ -117,6 +127,9 @@ func (c *Codec) decodeEvent(body []byte) (event.Event, error) {
 		e.Transaction = &event.Transaction{LSID: r.bytes(), Number: r.long(), Index: r.int()}
 	}
 	e.Source = c.source(&r)
+	if r.present() {
+		e.AsOf = bson.Timestamp{T: r.uint32(), I: r.uint32()}
+	}
 	return e, r.end()
 }
 
@@ -132,7 +145,7 @@ func (c *Codec) namespace(r *reader) event.Namespace {
 	})
 }
 
-// source reads the source record, the event's last field.
+// source reads the source record.
 func (c *Codec) source(r *reader) event.Source {
 	start := r.b
 	deployment, mode, version := r.bytes(), r.bytes(), r.bytes()

@@ -51,6 +51,9 @@ func goldenEvents(t testing.TB, ops []event.Op) []event.Event {
 			e.Transaction = &event.Transaction{LSID: raw(t, bson.D{{Key: "id", Value: "s"}}), Number: 9, Index: 3}
 		default:
 		}
+		if op == event.OpRefresh {
+			e.AsOf = bson.Timestamp{T: 1_767_225_601, I: 4}
+		}
 		events = append(events, e)
 	}
 	return events
@@ -177,6 +180,29 @@ func TestYesterdaysRecordIsRead(t *testing.T) {
 	}
 	if msg := err.Error(); !strings.Contains(msg, "fingerprint ") || !strings.Contains(msg, "hint: ") {
 		t.Errorf("message %q names no fingerprint or remedy", msg)
+	}
+}
+
+// TestRecordsOfTheFirstSchemaAreRead reads what every version before as_of
+// wrote, with the codec that the services use.
+func TestRecordsOfTheFirstSchemaAreRead(t *testing.T) {
+	c, err := NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range goldenEvents(t, allOps(c)) {
+		record, err := os.ReadFile(filepath.Join("testdata", "v1", "event_"+string(e.Op)+".golden"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.DecodeEvent(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.AsOf = bson.Timestamp{}
+		if d := cmp.Diff(e, got); d != "" {
+			t.Errorf("decoded event (-want +got):\n%s", d)
+		}
 	}
 }
 
