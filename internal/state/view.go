@@ -16,6 +16,9 @@ type View struct {
 	chunks   map[string]ChunkProgress
 	groups   map[string]GroupRegistration
 	statuses map[string]Status
+	requests map[string]PendingRequest
+	answers  map[string]Answer
+	control  int64
 }
 
 // NewView returns the view of an empty topic.
@@ -25,6 +28,8 @@ func NewView() *View {
 		chunks:   map[string]ChunkProgress{},
 		groups:   map[string]GroupRegistration{},
 		statuses: map[string]Status{},
+		requests: map[string]PendingRequest{},
+		answers:  map[string]Answer{},
 	}
 }
 
@@ -46,6 +51,8 @@ func (v *View) Apply(key string, value []byte) error {
 		err = applyTo(v.groups, key, value)
 	case IsStatus(key):
 		err = applyTo(v.statuses, key, value)
+	default:
+		err = v.applyRequests(key, value)
 	}
 	if err != nil {
 		return fmt.Errorf("decode state record key=%s: %w", key, err)
