@@ -23,20 +23,31 @@ const (
 	recordBytes = 512
 )
 
-// batch is a run of entries and what becomes of them. One stage owns it at a
+// batch is a run of items, entries of an oplog or events of a change stream, and
+// what becomes of them. One stage owns it at a
 // time; the last acknowledgement of its records gives it back.
 type batch struct {
-	// raw holds the entries one after another; ends are their ends.
+	// raw holds the items one after another; ends are their ends.
 	raw  []byte
 	ends []int
-	// operations is about how many records the entries may become.
+	// operations is about how many records the items may become.
 	operations int
 	// drained says that the source had nothing more after this batch.
 	drained bool
+	// reached is how far the tail has come with the batch; zero: as far as its
+	// last item.
+	reached event.Position
+	// readFrom is where reading must resume once the batch is published: the
+	// first entry of the oldest open transaction; zero: where the batch ends.
+	readFrom event.Position
+	// complete is the time up to which everything has been handed out with the
+	// batch; zero: the time of its end. It is earlier where more of that time
+	// follows in the next batch.
+	complete bson.Timestamp
 	// cost is what it takes from the budget of bytes.
 	cost int64
 
-	// last is the position after the batch, entries counted that were not
+	// last is the position after the batch, items counted that were not
 	// selected; events are counted once, whatever number of records.
 	last   event.Position
 	events int
@@ -70,11 +81,11 @@ type ddlMark struct {
 
 func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
 
-// add copies an entry into the batch.
-func (b *batch) add(entry bson.Raw) {
-	b.raw = append(b.raw, entry...)
+// add copies an item into the batch.
+func (b *batch) add(item bson.Raw) {
+	b.raw = append(b.raw, item...)
 	b.ends = append(b.ends, len(b.raw))
-	b.operations += operations(entry)
+	b.operations += operations(item)
 }
 
 // operations is how many operations an entry holds: one, or those of a
@@ -102,7 +113,7 @@ func operations(entry bson.Raw) int {
 func (b *batch) len() int   { return len(b.ends) }
 func (b *batch) full() bool { return len(b.raw) >= batchBytes || len(b.ends) >= batchEntries }
 
-// memory is about what the batch takes until it is acknowledged: its entries as
+// memory is about what the batch takes until it is acknowledged: its items as
 // they were read and once more as records.
 func (b *batch) memory() int64 { return 2*int64(cap(b.raw)) + int64(b.operations)*recordBytes }
 
@@ -111,7 +122,7 @@ func (b *batch) buffers() int64 {
 	return int64(cap(b.raw)) + int64(cap(b.out)) + int64(cap(b.records))*recordBytes
 }
 
-// entry returns the i-th entry.
+// entry returns the i-th item.
 func (b *batch) entry(i int) bson.Raw {
 	start := 0
 	if i > 0 {
@@ -133,5 +144,6 @@ func (b *batch) reset() {
 	b.raw, b.ends, b.out, b.operations = b.raw[:0], b.ends[:0], b.out[:0], 0
 	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
+	b.reached, b.readFrom, b.complete = event.Position{}, event.Position{}, bson.Timestamp{}
 	b.promise = nil
 }

@@ -80,7 +80,7 @@ func bare(b *testing.B, broker testenv.Broker, source *testenv.Mongo, from, to b
 	}
 	began := time.Now()
 	s := &mongoSource{client: source.Client}
-	tail, _, err := s.open(b.Context(), event.Position{Time: from})
+	tail, _, err := s.open(b.Context(), state.CapturePosition{PublishedThrough: event.Position{Time: from}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,54 +1,45 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 
-	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/wire"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// entryPosition returns the position of an oplog entry.
-func entryPosition(entry bson.Raw) (event.Position, error) {
-	p, err := oplog.EntryPosition(entry)
-	if err != nil {
-		return event.Position{}, &finalError{err}
-	}
-	return p, nil
-}
-
-// encoder turns the entries of a batch into records. It is owned by one
+// encoder turns the items of a batch into records. It is owned by one
 // goroutine at a time.
 type encoder struct {
-	decoder    *oplog.Decoder
+	decoder    decoder
 	codec      *wire.Codec
 	topic      string
 	partitions int32
 	events     []event.Event
 }
 
-// encode fills the batch's records from its entries. An entry that is not
+// encode fills the batch's records from its items. An item that is not
 // understood ends the batch before it and is a final error: it is never passed
 // over.
 func (e *encoder) encode(b *batch) error {
 	for i := range b.len() {
 		records, ddl := len(b.records), len(b.ddl)
-		if err := e.encodeEntry(b, b.entry(i)); err != nil {
+		if err := e.encodeItem(b, i); err != nil {
 			b.records, b.routes, b.ddl = b.records[:records], b.routes[:records], b.ddl[:ddl]
 			return &finalError{err}
 		}
 	}
 	e.forget()
+	b.last = cmp.Or(b.reached, b.last)
 	return nil
 }
 
 // keptEvents is how many decoded events an encoder keeps room for.
 const keptEvents = 4096
 
-// forget lets go of the entries that the last events alias.
+// forget lets go of the items that the last events alias.
 func (e *encoder) forget() {
 	if cap(e.events) > keptEvents {
 		e.events = nil
@@ -56,19 +47,16 @@ func (e *encoder) forget() {
 	clear(e.events[:cap(e.events)])
 }
 
-func (e *encoder) encodeEntry(b *batch, entry bson.Raw) error {
-	position, err := entryPosition(entry)
-	if err != nil {
-		return err
-	}
-	if e.events, err = e.decoder.Decode(entry, e.events[:0]); err != nil {
+func (e *encoder) encodeItem(b *batch, i int) error {
+	var position event.Position
+	var err error
+	if e.events, position, err = e.decoder.decode(b, i, e.events[:0]); err != nil {
 		return err
 	}
 	for i := range e.events {
 		if err := e.append(b, &e.events[i]); err != nil {
 			return err
 		}
-		position.Index = max(position.Index, e.events[i].Position.Index)
 	}
 	b.events += len(e.events)
 	b.last = position

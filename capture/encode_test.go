@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/wire"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -18,7 +17,7 @@ func BenchmarkEncode(b *testing.B) {
 		b.Fatal(err)
 	}
 	e := encoder{
-		decoder: &oplog.Decoder{Source: event.Source{Deployment: "65a1b2c3d4e5f60718293a4b", Mode: ModeOplog, ServerVersion: "8.0.4"}},
+		decoder: (*mongoSource)(nil).decoder(event.Source{Deployment: "65a1b2c3d4e5f60718293a4b", Mode: ModeOplog, ServerVersion: "8.0.4"}, nil),
 		codec:   codec, topic: "t", partitions: 12,
 	}
 	head := bson.D{
@@ -51,7 +50,7 @@ func BenchmarkEncode(b *testing.B) {
 					batch.reset()
 				}
 				batch.add(entry)
-				if err := e.encodeEntry(batch, batch.entry(batch.len()-1)); err != nil {
+				if err := e.encodeItem(batch, batch.len()-1); err != nil {
 					b.Fatal(err)
 				}
 			}

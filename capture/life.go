@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/state"
@@ -70,18 +69,21 @@ func (s *Service) resume(ctx context.Context, producer *producer) (*publisher, t
 	if err := s.identify(p, view, source); err != nil {
 		return nil, nil, err
 	}
-	from, err := s.position(ctx, p, view)
+	at, err := s.position(ctx, p, view)
 	if err != nil {
 		return nil, nil, err
 	}
-	t, confirmed, err := s.source.open(ctx, from)
+	t, confirmed, err := s.source.open(ctx, at)
 	if err != nil {
 		return nil, nil, err
 	}
-	// The index is what was published inside the entry at this time.
-	confirmed.Index = from.Index
-	p.position = confirmed
-	p.marks.pass(confirmed.Time)
+	p.position, p.readFrom = confirmed, confirmed
+	if at.ReadFrom.IsZero() || at.ReadFrom == at.PublishedThrough {
+		p.marks.pass(confirmed.Time)
+	} else {
+		// A transaction may be published in part: its time has not passed.
+		p.readFrom = at.ReadFrom
+	}
 	return p, t, nil
 }
 
@@ -107,24 +109,24 @@ func (s *Service) identify(p *publisher, view *state.View, source event.Source) 
 
 // position returns where to go on: behind what is committed, or at the present
 // for a new pipeline.
-func (s *Service) position(ctx context.Context, p *publisher, view *state.View) (event.Position, error) {
+func (s *Service) position(ctx context.Context, p *publisher, view *state.View) (state.CapturePosition, error) {
 	held, ok := view.Position()
 	if !ok {
 		if err := s.unused(ctx); err != nil {
-			return event.Position{}, err
+			return held, err
 		}
-		from, whole, err := s.source.start(ctx)
-		p.classes = newClasses(whole)
-		return from, err
+		at, err := s.source.start(ctx)
+		p.classes = newClasses(at.ByNamespace)
+		return at, err
 	}
 	if held.Partitions != p.producer.partitions {
-		return event.Position{}, &finalError{fmt.Errorf("capture pipeline %s: topic %s has %d partitions, but its events were placed over %d: "+
+		return held, &finalError{fmt.Errorf("capture pipeline %s: topic %s has %d partitions, but its events were placed over %d: "+
 			"the order of each document would break: hint: the partition count cannot change; start a new pipeline name with a full load",
 			s.cfg.Pipeline, s.topics.Changes, p.producer.partitions, held.Partitions)}
 	}
 	p.classes = newClasses(held.ByNamespace)
 	p.marks.last = held.Watermark
-	return held.PublishedThrough, nil
+	return held, nil
 }
 
 // stream runs the stages. Stop order: intake first, then what was read passes
@@ -185,7 +187,7 @@ func (s *Service) encoders(p *publisher) ([]*encoder, error) {
 	encoders := make([]*encoder, s.cfg.Workers+1)
 	for i := range encoders {
 		encoders[i] = &encoder{
-			decoder: &oplog.Decoder{Source: p.source, Select: s.cfg.Select.Match},
+			decoder: s.source.decoder(p.source, s.cfg.Select.Match),
 			codec:   codec, topic: s.topics.Changes, partitions: p.producer.partitions,
 		}
 	}

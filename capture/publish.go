@@ -22,7 +22,9 @@ type publisher struct {
 	source   event.Source
 	classes  *classes
 	marks    watermarks
-	position event.Position
+	// position is what is produced; readFrom is where reading would resume,
+	// not later than it.
+	position, readFrom event.Position
 	// identity is written with the first transaction of a pipeline; nil later.
 	identity *kgo.Record
 
@@ -98,8 +100,7 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 	if !b.last.IsZero() {
 		p.applyClasses(b)
 		p.events += b.events
-		p.position = b.last
-		p.marks.pass(b.last.Time)
+		p.advance(b)
 	}
 	if err := p.produce(ctx, b); err != nil {
 		return err
@@ -113,6 +114,17 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 		return cmp.Or(p.commit(ctx), failed)
 	}
 	return p.watermark(ctx)
+}
+
+// advance takes over how far the batch has come. One that was cut short by its
+// item that is not understood moves the position alone: which transactions were
+// open there, and whether the time has passed, is for the next life to find out.
+func (p *publisher) advance(b *batch) {
+	p.position = b.last
+	if b.err == nil {
+		p.readFrom = cmp.Or(b.readFrom, b.last)
+		p.marks.pass(cmp.Or(b.complete, b.last.Time))
+	}
 }
 
 // failure returns the cause of ctx's end, if it has ended, since the client then
@@ -209,7 +221,7 @@ func (p *publisher) commit(ctx context.Context) error {
 	}
 	start := time.Now()
 	err := p.producer.commit(ctx, state.CapturePosition{
-		ReadFrom:         p.position,
+		ReadFrom:         p.readFrom,
 		PublishedThrough: p.position,
 		Watermark:        p.marks.last,
 		Partitions:       p.producer.partitions,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -118,18 +119,24 @@ func (s *script) describe(context.Context) (event.Source, error) {
 	return event.Source{Deployment: s.deployment, Mode: ModeOplog, ServerVersion: "8.0.0"}, nil
 }
 
-func (s *script) start(context.Context) (event.Position, []event.UUID, error) {
-	return event.Position{Time: s.last()}, s.whole, nil
+func (s *script) decoder(source event.Source, selected func(db, coll string) bool) decoder {
+	return (*mongoSource)(nil).decoder(source, selected)
 }
 
-func (s *script) open(_ context.Context, from event.Position) (tail, event.Position, error) {
+func (s *script) start(context.Context) (state.CapturePosition, error) {
+	at := event.Position{Time: s.last()}
+	return state.CapturePosition{ReadFrom: at, PublishedThrough: at, ByNamespace: s.whole}, nil
+}
+
+func (s *script) open(_ context.Context, at state.CapturePosition) (tail, event.Position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	from := at.PublishedThrough
 	i := slices.Index(s.times, from.Time)
 	if i < s.lost || (from.Term != 0 && from.Term != scriptTerm) {
 		return nil, from, historyLost(from, "the script has lost it")
 	}
-	return &scriptTail{script: s, next: i + 1}, event.Position{Time: from.Time, Term: scriptTerm}, nil
+	return &scriptTail{script: s, next: i + 1}, event.Position{Time: from.Time, Term: scriptTerm, Index: from.Index}, nil
 }
 
 type scriptTail struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -23,21 +24,28 @@ const awaitTime = time.Second
 type entrySource interface {
 	// describe says what the deployment is, asked anew each time.
 	describe(ctx context.Context) (event.Source, error)
+	// decoder returns what decodes the items of this source's tails: events of
+	// the namespaces that selected, which must be safe for concurrent use,
+	// reports true for, marked with source.
+	decoder(source event.Source, selected func(db, coll string) bool) decoder
 	// start returns the position at which a new pipeline begins: everything up
-	// to it is committed and left to the full load. It also returns the
+	// to it is committed and left to the full load. Its ByNamespace are the
 	// collections that exist and are ordered as a whole.
-	start(ctx context.Context) (event.Position, []event.UUID, error)
-	// open returns a tail that continues behind from, and from itself as the
-	// source holds it (with its term). It returns an ErrHistoryLost if the
-	// entry at from is not there.
-	open(ctx context.Context, from event.Position) (tail, event.Position, error)
+	start(ctx context.Context) (state.CapturePosition, error)
+	// open returns a tail that continues behind at.PublishedThrough, and that
+	// position as the source holds it (with its term). Reading begins at
+	// at.ReadFrom (zero: at PublishedThrough); what was published is not handed
+	// out again. It returns an ErrHistoryLost if the source no longer holds
+	// where reading must begin.
+	open(ctx context.Context, at state.CapturePosition) (tail, event.Position, error)
 }
 
-// tail follows the entries behind a position.
+// tail follows the items behind a position.
 type tail interface {
-	// fetch appends entries to b, at least one unless drained: then every
-	// entry that was committed when fetch was called has been handed out
-	// before. It blocks for the server's await time at most and may be called
+	// fetch appends items to b, or none but says in b.reached how far it came,
+	// or neither where it needs another call. If it reports drained, everything
+	// that was committed when fetch was called has been handed out before. It
+	// sets b.readFrom and b.complete where they differ from b's end. It blocks for the server's await time at most and may be called
 	// from one goroutine at a time. After an error the tail is of no use.
 	fetch(ctx context.Context, b *batch) (drained bool, err error)
 	// close gives the server's resources back.
@@ -61,15 +69,15 @@ func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
 	return event.Source{Deployment: d.ID, Mode: ModeOplog, ServerVersion: d.Version}, nil
 }
 
-func (s *mongoSource) start(ctx context.Context) (event.Position, []event.UUID, error) {
+func (s *mongoSource) start(ctx context.Context) (state.CapturePosition, error) {
 	t, err := mongodb.MajorityTime(ctx, s.client)
 	if err != nil {
-		return event.Position{}, nil, &sourceError{err}
+		return state.CapturePosition{}, &sourceError{err}
 	}
 	// What is created after t announces itself by its create event.
 	collections, err := mongodb.ListCollections(ctx, s.client, s.keep)
 	if err != nil {
-		return event.Position{}, nil, &sourceError{err}
+		return state.CapturePosition{}, &sourceError{err}
 	}
 	var whole []event.UUID
 	for _, c := range collections {
@@ -77,7 +85,8 @@ func (s *mongoSource) start(ctx context.Context) (event.Position, []event.UUID, 
 			whole = append(whole, c.UUID)
 		}
 	}
-	return event.Position{Time: t}, whole, nil
+	at := event.Position{Time: t}
+	return state.CapturePosition{ReadFrom: at, PublishedThrough: at, ByNamespace: whole}, nil
 }
 
 // oplog reads at the primary: only there is what an idle cursor has seen not
@@ -90,7 +99,8 @@ func (s *mongoSource) oplog() *mongo.Collection {
 // open opens a tailing cursor at the position. The first entry must be the
 // position itself, ts and term: anything else means that the oplog was rolled
 // over, or that this is another history.
-func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, event.Position, error) {
+func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail, event.Position, error) {
+	from := at.PublishedThrough
 	cursor, err := s.oplog().Find(ctx, bson.D{{Key: "ts", Value: bson.D{{Key: "$gte", Value: from.Time}}}},
 		options.Find().SetCursorType(options.TailableAwait).SetNoCursorTimeout(true).SetMaxAwaitTime(awaitTime))
 	if err != nil {
@@ -106,6 +116,7 @@ func (s *mongoSource) open(ctx context.Context, from event.Position) (tail, even
 	held, err := t.first(ctx)
 	switch {
 	case err == nil && held.Time == from.Time && (from.Term == 0 || held.Term == from.Term):
+		held.Index = from.Index // what was published inside the entry
 		return t, held, nil
 	case err == nil:
 		err = s.lost(ctx, from, held)
