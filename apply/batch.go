@@ -23,6 +23,10 @@ const (
 	// failure of it is blamed on its size: servers end transactions after 60 s
 	// (transactionLifetimeLimitSeconds).
 	slowTransaction = 20 * time.Second
+	// maxConflicts is how often in a row a transaction may fail in passing
+	// before its size is blamed: before 6.2, servers report what does not fit
+	// into their cache as a write conflict, however often it is tried.
+	maxConflicts = 6
 	// endTimeout bounds the orderly end of a session or a transaction whose
 	// context is over.
 	endTimeout = 2 * time.Second
@@ -66,17 +70,15 @@ type committer struct {
 	// unexpected hears of batches that met other documents than their events
 	// said. Its error may quote documents.
 	unexpected func(error)
-	// session is for transactions; one at a time, so that a new transaction
-	// ends what may be left of the one before.
+	// session is that of all writes: the next owner of the partition ends it,
+	// and with it what a former owner has under way. There is one transaction
+	// at a time, so that a new one ends what may be left of the one before.
 	session *mongo.Session
 }
 
 // open prepares a committer's session.
 func (c *committer) open() error {
-	if !c.exact {
-		return nil
-	}
-	session, err := c.client.StartSession()
+	session, err := c.client.StartSession(options.Session().SetCausalConsistency(false))
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)
 	}
@@ -84,7 +86,7 @@ func (c *committer) open() error {
 	return nil
 }
 
-// sessionID names the session to the server; nil without transactions.
+// sessionID names the session to the server; nil before open.
 func (c *committer) sessionID() []byte {
 	if c.session == nil {
 		return nil
@@ -108,8 +110,14 @@ func (c *committer) commit(ctx context.Context, b *batch) error {
 	if !b.divisible {
 		verdict = indivisible(verdict)
 	}
+	conflicts := 0
 	return c.policy.Do(ctx, verdict, func(ctx context.Context) error {
 		err := c.try(ctx, b, how)
+		if hasLabel(err, labelTransient) && mongodb.Classify(err) == retry.Now {
+			if conflicts++; conflicts >= maxConflicts && b.divisible {
+				return fmt.Errorf("%w: it failed %d times in a row: %w", errTooLarge, conflicts, sanitize(err))
+			}
+		}
 		differs := how == asSaid && heldDiffers(err)
 		if err != nil && !c.exact {
 			how = again
@@ -141,10 +149,7 @@ func indivisible(verdict func(error) retry.Verdict) func(error) retry.Verdict {
 
 func (c *committer) try(ctx context.Context, b *batch, how care) error {
 	if b.before != nil {
-		if err := c.checkOwner(ctx, b); err != nil {
-			return err
-		}
-		if err := b.before(ctx); err != nil {
+		if err := b.before(mongo.NewSessionContext(ctx, c.session)); err != nil {
 			return err
 		}
 	}
@@ -233,7 +238,7 @@ func (c *committer) plain(ctx context.Context, b *batch, how care) error {
 	if err != nil || done {
 		return err
 	}
-	if err := b.write(ctx, how); err != nil {
+	if err := b.write(mongo.NewSessionContext(ctx, c.session), how); err != nil {
 		return err
 	}
 	moved, err := c.store.move(ctx, &b.held, &b.next)
@@ -244,12 +249,6 @@ func (c *committer) plain(ctx context.Context, b *batch, how care) error {
 		return c.settle(ctx, b)
 	}
 	return nil
-}
-
-// checkOwner fails with errLost if the partition is another's.
-func (c *committer) checkOwner(ctx context.Context, b *batch) error {
-	_, err := c.store.settle(ctx, &b.held, &b.next)
-	return err
 }
 
 // move moves the offset without any write, as for events that are not selected.

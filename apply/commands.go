@@ -222,7 +222,7 @@ func (b *commandBuilder) drain() []command {
 		if l == &b.updates {
 			c.matches = l.n
 		}
-		c.raw = l.end()
+		c.raw = l.end(!b.able.transactions)
 		out = append(out, c)
 	}
 	return out
@@ -259,9 +259,15 @@ func (l *listCommand) next(coll string) {
 	l.n++
 }
 
-// end returns the command and begins anew.
-func (l *listCommand) end() bson.Raw {
-	raw := rawbson.End(rawbson.End(l.buf, l.array), 0)
+// end returns the command and begins anew. Outside of a transaction, whose
+// commit carries it, a write needs the write concern itself: the offset moves
+// after it, perhaps on another primary that never had the write.
+func (l *listCommand) end(concern bool) bson.Raw {
+	dst := rawbson.End(l.buf, l.array)
+	if concern {
+		dst = appendMajority(dst)
+	}
+	raw := bson.Raw(rawbson.End(dst, 0))
 	l.buf, l.n = raw[:0], 0
 	if cap(raw) > maxKeptBytes {
 		l.buf = nil

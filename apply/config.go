@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,6 +94,12 @@ func (c *Config) Validate() error {
 	faults = append(faults, route.ValidateName("pipeline", c.Pipeline), route.ValidateName("destination", c.Destination))
 	if c.Group != "" {
 		faults = append(faults, route.ValidateName("group", c.Group))
+	}
+	// Group names are joined with dots, and must not meet.
+	for what, name := range map[string]string{"destination": c.Destination, "group": c.Group} {
+		if strings.Contains(name, ".") {
+			faults = append(faults, fmt.Errorf("%s name %q has a dot: use letters, digits, _ and -", what, name))
+		}
 	}
 	if c.Instance == "" {
 		faults = append(faults, errors.New("instance name is empty"))

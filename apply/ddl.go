@@ -144,19 +144,43 @@ func (x *executor) create(ctx context.Context) (string, error) {
 	case exists && x.lenient:
 		outcome = "exists in the form that was loaded"
 	case exists:
-		var conflict *conflictError
-		if err := untouched(ctx, x.client, target, listed, opts); errors.As(err, &conflict) {
-			return "", &ddlError{x.event, err}
-		} else if err != nil {
+		if err := x.ours(ctx, target, listed, opts); err != nil {
 			return "", err
 		}
 		outcome = "exists already"
 	default:
+		// The record comes first, so that what a try made that did not live to
+		// tell does not look like somebody else's.
+		if err := x.begin(ctx, target); err != nil {
+			return "", err
+		}
 		if err := createCollection(ctx, x.client, target, opts); err != nil {
 			return "", err
 		}
 	}
 	return outcome, x.record(ctx, x.event.NS, target)
+}
+
+// ours refuses a collection that exists unless an earlier try of this event made
+// it, or it is as if just created with the event's options.
+func (x *executor) ours(ctx context.Context, target event.Namespace, listed listedCollection, opts bson.Raw) error {
+	held, found, err := x.store.collection(ctx, x.event.NS)
+	if err != nil || found && !held.Ready && held.SourceUUID == x.event.UUID.String() {
+		return err
+	}
+	var conflict *conflictError
+	err = untouched(ctx, x.client, target, listed, opts)
+	if errors.As(err, &conflict) {
+		return &ddlError{x.event, err}
+	}
+	return err
+}
+
+// begin writes down that the pipeline is about to make the event's collection.
+func (x *executor) begin(ctx context.Context, target event.Namespace) error {
+	return x.store.putCollection(ctx, collectionRecord{
+		ID: x.store.collectionID(x.event.NS), Target: target.String(), SourceUUID: x.event.UUID.String(),
+	})
 }
 
 // record writes down that the pipeline made a collection, unless its load has.

@@ -35,7 +35,7 @@ func (t *target) writeOrdered(ctx context.Context, plans []*plan) error {
 }
 
 func (t *target) writeCapped(ctx context.Context, p *plan) error {
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: event.Lenient, misfit: event.Lenient}
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: event.Lenient, misfit: event.Lenient, guard: t.guard}
 	// Not the transactions' ability: these writes are outside.
 	able := t.able
 	able.transactions = false

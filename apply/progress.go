@@ -103,6 +103,8 @@ func (s *Service) reportOnce() {
 	if !sum.wall.IsZero() {
 		lag = max(time.Since(sum.wall).Seconds(), 0)
 		s.metrics.lag.Set(lag)
+	} else if sum.partitions == 0 {
+		s.metrics.lag.Set(0) // whoever took the last partition over tells its lag
 	}
 	s.cfg.Report.Update(func(status *state.Status) {
 		status.Phase = g.Phase

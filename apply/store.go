@@ -218,6 +218,19 @@ func (s *store) move(ctx context.Context, held, next *offsetRecord) (bool, error
 	return res.MatchedCount == 1, nil
 }
 
+// owns fails with errLost if a partition belongs to another owner.
+func (s *store) owns(ctx context.Context, held *offsetRecord) error {
+	o, err := s.offset(ctx, held.ID)
+	if err != nil || o.Epoch == held.Epoch {
+		return err
+	}
+	return lostTo(held, o.Epoch)
+}
+
+func lostTo(held *offsetRecord, epoch int64) error {
+	return fmt.Errorf("apply partition %s/%d: %w: epoch is %d, ours was %d", held.ID.Topic, held.ID.Partition, errLost, epoch, held.Epoch)
+}
+
 // settle finds out what became of a move whose result is not known: done says
 // that it took effect. A partition of another owner is errLost.
 func (s *store) settle(ctx context.Context, held, next *offsetRecord) (done bool, err error) {
@@ -227,7 +240,7 @@ func (s *store) settle(ctx context.Context, held, next *offsetRecord) (done bool
 	}
 	switch {
 	case o.Epoch != held.Epoch:
-		return false, fmt.Errorf("apply partition %s/%d: %w: epoch is %d, ours was %d", held.ID.Topic, held.ID.Partition, errLost, o.Epoch, held.Epoch)
+		return false, lostTo(held, o.Epoch)
 	case o.Offset == next.Offset:
 		return true, nil
 	case o.Offset == held.Offset:

@@ -26,6 +26,9 @@ type target struct {
 	catalog map[event.Namespace]targetInfo
 	// builder is used by one write at a time, which leaves it empty.
 	builder commandBuilder
+	// guard, if set, fails when the worker has lost its partition. It is asked
+	// before every write that no transaction guards.
+	guard func(context.Context) error
 }
 
 // targetInfo is what writing needs to know of a collection.
@@ -76,7 +79,7 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 // half of the one before applies deltas leniently, as every replay does.
 func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how care) error {
 	look := how != asSaid || mode == event.Lenient
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder}
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder, guard: t.guard}
 	w.builder.coll, w.builder.able = p.target.Coll, t.able
 	if how == again {
 		w.misfit = event.Lenient
@@ -117,6 +120,8 @@ type writer struct {
 	// missing and misfit are as in resolveHeld.
 	missing, misfit event.ApplyMode
 	builder         *commandBuilder
+	// guard is the target's.
+	guard func(context.Context) error
 }
 
 // lookUp reads what the destination holds of the documents and adds their
@@ -150,7 +155,7 @@ func (w *writer) lookUp(documents []*document, n need) error {
 		if err != nil {
 			return fail(d.last, err)
 		}
-		if _, missing := byKey[string(key)]; !missing {
+		if byKey[string(key)] == nil {
 			continue
 		}
 		if err := w.addHeld(d, nil); err != nil {
@@ -160,7 +165,7 @@ func (w *writer) lookUp(documents []*document, n need) error {
 	return nil
 }
 
-// resolveHeld takes documents off byKey as the cursor brings them.
+// resolveHeld strikes documents out of byKey as the cursor brings them.
 func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) error {
 	var key []byte
 	for cursor.Next(w.ctx) {
@@ -176,7 +181,10 @@ func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) e
 		if !ok {
 			return fmt.Errorf("look up documents ns=%s: a document came back that was not asked for (_id=%s)", w.target, idText(id))
 		}
-		delete(byKey, string(key))
+		if d == nil {
+			continue // a flush in between has inserted it anew, spelled otherwise
+		}
+		byKey[string(key)] = nil
 		if err := w.addHeld(d, held); err != nil {
 			return err
 		}
@@ -221,6 +229,11 @@ func (w *writer) operate(d *document, o *operators) error {
 // flush runs the commands so far.
 func (w *writer) flush() error {
 	for _, c := range w.builder.drain() {
+		if w.guard != nil && !w.builder.able.transactions {
+			if err := w.guard(w.ctx); err != nil {
+				return err
+			}
+		}
 		if err := run(w.ctx, w.db, w.target, c); err != nil {
 			return err
 		}

@@ -85,6 +85,7 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 	}
 	w.q = q
 	w.target = newTarget(w.s.client, w.s.able)
+	w.target.guard = func(ctx context.Context) error { return w.s.store.owns(ctx, &w.held) }
 	w.s.progress.set(w.tp, &w.held)
 	defer w.s.progress.drop(w.tp)
 	apply := w.changes
@@ -118,7 +119,8 @@ func (w *worker) consume(ctx context.Context, apply func(context.Context, []*kgo
 			return err
 		}
 		if done {
-			return w.rest(ctx)
+			// What is left of the topic is not this worker's to hold.
+			return errors.Join(w.q.close(ctx), w.rest(ctx))
 		}
 	}
 }
