@@ -147,7 +147,9 @@ func (s *Service) connect(ctx context.Context) error {
 	}
 	s.client = client
 	if err := s.survey(ctx); err != nil {
-		return errors.Join(err, client.Disconnect(context.WithoutCancel(ctx)))
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		return errors.Join(err, client.Disconnect(end))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,9 @@ func testConfig(t testing.TB, broker testenv.Broker, pipeline string, source ent
 	}
 }
 
+// endPatience is how long a service may take to end, far more than it should.
+const endPatience = time.Minute
+
 // running is a service under test.
 type running struct {
 	t      testing.TB
@@ -71,7 +75,7 @@ func start(t testing.TB, cfg Config) *running {
 		if r.err == nil {
 			return
 		}
-		if err := <-r.err; err != nil && !t.Failed() {
+		if err, _ := testenv.Receive(t, endPatience, "end of the service", r.err); err != nil && !t.Failed() {
 			t.Errorf("service ended with: %v", err)
 		}
 	})
@@ -81,14 +85,9 @@ func start(t testing.TB, cfg Config) *running {
 // wait returns what Run returned.
 func (r *running) wait() error {
 	r.t.Helper()
-	select {
-	case err := <-r.err:
-		r.err = nil
-		return err
-	case <-time.After(30 * time.Second):
-		r.t.Fatal("service does not end")
-		return nil
-	}
+	err, _ := testenv.Receive(r.t, endPatience, "end of the service", r.err)
+	r.err = nil
+	return err
 }
 
 // stop ends the service in good order.
@@ -104,7 +103,9 @@ func (r *running) stop() {
 func until(t testing.TB, cfg Config, ts bson.Timestamp) {
 	t.Helper()
 	testenv.Eventually(t, 30*time.Second, func() error {
-		view, err := state.Load(t.Context(), cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
+		ctx, cancel := context.WithTimeout(t.Context(), loadTimeout)
+		defer cancel()
+		view, err := state.Load(ctx, cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
 		if err != nil {
 			return err
 		}
@@ -219,7 +220,7 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 	}
 	for p := range want {
 		if len(got[p]) != len(want[p]) {
-			t.Errorf("partition %d has %d events, want %d", p, len(got[p]), len(want[p]))
+			t.Errorf("partition %d has %d events, want %d; its log holds:\n%s", p, len(got[p]), len(want[p]), logOf(t, cfg, int32(p)))
 		}
 		for i := range min(len(got[p]), len(want[p])) {
 			g, w := &got[p][i].event, &want[p][i]
@@ -228,6 +229,46 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 			}
 		}
 	}
+}
+
+// logOf describes everything in a partition of the change topic, committed or
+// not, by producer and transaction.
+func logOf(t testing.TB, cfg Config, partition int32) string {
+	t.Helper()
+	topic := route.TopicsOf(cfg.Pipeline).Changes
+	client, err := kafka.NewClient(cfg.Kafka, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
+	if err != nil {
+		return err.Error()
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	if err != nil {
+		return err.Error()
+	}
+	end, _ := ends.Lookup(topic, partition)
+	var b strings.Builder
+	var run string
+	for next := int64(0); next < end.Offset; {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return b.String() + err.Error()
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			next = r.Offset + 1
+			what := fmt.Sprintf("producer %d epoch %d transactional %t", r.ProducerID, r.ProducerEpoch, r.Attrs.IsTransactional())
+			if r.Attrs.IsControl() {
+				what += fmt.Sprintf(" control %x", r.Key)
+			}
+			if what != run || r.Attrs.IsControl() {
+				fmt.Fprintf(&b, "offset %d: %s\n", r.Offset, what)
+				run = what
+			}
+		})
+	}
+	return b.String()
 }
 
 func addPartitions(t testing.TB, cfg Config) {

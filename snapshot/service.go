@@ -135,7 +135,9 @@ func (s *Service) connect(ctx context.Context) error {
 			err = d.CheckSource()
 		}
 		if err != nil {
-			return errors.Join(err, client.Disconnect(context.WithoutCancel(ctx)))
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+			defer cancel()
+			return errors.Join(err, client.Disconnect(end))
 		}
 		s.client, s.deployment = client, d
 		return nil

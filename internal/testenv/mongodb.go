@@ -126,8 +126,10 @@ func (e *environment) newMongo(t testing.TB, name string, opts []Option) *Mongo 
 		t.Fatalf("testenv: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := client.Disconnect(context.Background()); err != nil {
-			t.Errorf("testenv: disconnect: %v", err)
+		ctx, cancel := context.WithTimeout(context.Background(), stuckGrace)
+		defer cancel()
+		if err := client.Disconnect(ctx); err != nil {
+			t.Errorf("testenv: disconnect: %v; the goroutines are:\n%s", err, goroutines())
 		}
 	})
 	var info struct {
