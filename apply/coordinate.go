@@ -9,6 +9,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"golang.org/x/sync/errgroup"
@@ -256,7 +257,7 @@ func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
 func (c *coordinator) build(ctx context.Context, target event.Namespace, stored [][]byte) error {
 	var indexes []index
 	for _, spec := range stored {
-		ix, ok, err := indexOfSpec(spec)
+		ix, ok, err := indexOfSpec(spec, rules.IndexPolicy{})
 		if err != nil {
 			return &stateError{fmt.Errorf("build indexes ns=%s: %w", target, err)}
 		}

@@ -356,7 +356,7 @@ func (x *executor) indexes() ([]index, error) {
 			return nil, err
 		}
 		body = rest
-		ix, ok, err := indexOfSpec(e.Value)
+		ix, ok, err := indexOfSpec(e.Value, rules.IndexPolicy{})
 		if err != nil {
 			return nil, err
 		}

@@ -255,7 +255,7 @@ func (r *rig) sameIndexes(t *testing.T, c collection) {
 	}
 	var want []bson.Raw
 	for _, stored := range c.indexes {
-		built, _, err := rules.DeferIndex(stored)
+		built, _, err := rules.DeferIndex(stored, rules.IndexPolicy{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ type index struct {
 
 // indexOfSpec prepares an index as listIndexes or the oplog show it. The _id
 // index is none: every collection has it from its creation.
-func indexOfSpec(stored bson.Raw) (ix index, ok bool, err error) {
+func indexOfSpec(stored bson.Raw, policy rules.IndexPolicy) (ix index, ok bool, err error) {
 	spec, err := mongodb.CreatableIndex(stored)
 	if err != nil {
 		return index{}, false, err
@@ -40,7 +40,7 @@ func indexOfSpec(stored bson.Raw) (ix index, ok bool, err error) {
 	if name == "_id_" {
 		return index{}, false, nil
 	}
-	built, deferred, err := rules.DeferIndex(spec)
+	built, deferred, err := rules.DeferIndex(spec, policy)
 	if err != nil {
 		return index{}, false, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/rawbson"
+	"github.com/tributarydb/tributary/internal/rules"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
@@ -130,7 +131,7 @@ func (x *executor) deferModified(ctx context.Context, target event.Namespace, sp
 	if err != nil {
 		return &ddlError{x.event, err}
 	}
-	ix, _, err := indexOfSpec(changed)
+	ix, _, err := indexOfSpec(changed, rules.IndexPolicy{})
 	if err != nil {
 		return &ddlError{x.event, err}
 	}

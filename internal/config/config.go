@@ -97,10 +97,22 @@ type Destination struct {
 	Select Select `yaml:"select"`
 	Rename Rename `yaml:"rename"`
 	// ExactlyOnce is "auto", "on" or "off".
-	ExactlyOnce    string `yaml:"exactly_once"`
+	ExactlyOnce string `yaml:"exactly_once"`
+	// Indexes says when unique and TTL indexes take effect.
+	Indexes Indexes `yaml:"indexes"`
+	// OnError is "stop" or "dead_letter".
+	OnError        string `yaml:"on_error"`
 	BatchDocuments int    `yaml:"batch_documents"`
 	BatchBytes     Bytes  `yaml:"batch_bytes"`
 	Queue          Bytes  `yaml:"queue"`
+}
+
+// Indexes says of unique and TTL indexes whether the destination has them from
+// the end of catching up ("enforced") or from `tributary finalize` on
+// ("deferred").
+type Indexes struct {
+	Unique string `yaml:"unique"`
+	TTL    string `yaml:"ttl"`
 }
 
 // Rename maps names of the source to names of the destination.
@@ -141,6 +153,12 @@ const (
 	MechanismScram256 = "SCRAM-SHA-256"
 	MechanismScram512 = "SCRAM-SHA-512"
 
+	IndexesDeferred = "deferred"
+	IndexesEnforced = "enforced"
+
+	OnErrorStop       = "stop"
+	OnErrorDeadLetter = "dead_letter"
+
 	FormatJSON    = "json"
 	FormatConsole = "console"
 )
@@ -168,5 +186,8 @@ func defaults() Config {
 
 // setDefaults makes Destination an element with defaults of its own.
 func (d *Destination) setDefaults() {
-	*d = Destination{ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib}
+	*d = Destination{
+		ExactlyOnce: "auto", Indexes: Indexes{Unique: IndexesDeferred, TTL: IndexesDeferred}, OnError: OnErrorStop,
+		BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib,
+	}
 }

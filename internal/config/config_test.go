@@ -128,6 +128,7 @@ func TestValuesAndReferences(t *testing.T) {
 		"exactly_once": "on", "team": "42",
 		"second": config.Destination{
 			Name: "d2", URI: "mongodb://c:27017", ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 << 20, Queue: 128 << 20,
+			Indexes: config.Indexes{Unique: "deferred", TTL: "deferred"}, OnError: "stop",
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

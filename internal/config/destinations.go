@@ -75,6 +75,9 @@ func (d *Destination) validate(r *report, path string) {
 		}
 	}
 	oneOf(r, path+".exactly_once", d.ExactlyOnce, "auto", "on", "off")
+	oneOf(r, path+".indexes.unique", d.Indexes.Unique, IndexesDeferred, IndexesEnforced)
+	oneOf(r, path+".indexes.ttl", d.Indexes.TTL, IndexesDeferred, IndexesEnforced)
+	oneOf(r, path+".on_error", d.OnError, OnErrorStop, OnErrorDeadLetter)
 	between(r, path+".batch_documents", d.BatchDocuments, 1, 10_000)
 	size(r, path+".batch_bytes", d.BatchBytes, 64*kib, 64*mib)
 	size(r, path+".queue", d.Queue, mib, 64*gib)
@@ -127,7 +130,28 @@ func (c *Config) Rules(d Destination) (rules.Destination, error) {
 	if err != nil {
 		return rules.Destination{}, err
 	}
-	return rules.Destination{Selection: pipeline.And(own), Rename: rename}, nil
+	return rules.Destination{Selection: pipeline.And(own), Rename: rename, Indexes: d.Indexes.policy()}, nil
+}
+
+func (i Indexes) policy() rules.IndexPolicy {
+	return rules.IndexPolicy{Unique: i.Unique == IndexesEnforced, TTL: i.TTL == IndexesEnforced}
+}
+
+// EnforcesUnique returns, by destination, the selections under which unique
+// indexes are enforced: capture keeps the order of such collections as a whole.
+func (c *Config) EnforcesUnique() (map[string]*rules.Selection, error) {
+	enforced := map[string]*rules.Selection{}
+	for _, d := range c.Destinations {
+		if !d.Indexes.policy().Unique {
+			continue
+		}
+		r, err := c.Rules(d)
+		if err != nil {
+			return nil, err
+		}
+		enforced[d.Name] = r.Selection
+	}
+	return enforced, nil
 }
 
 // RulesDigest stands for Rules(d): equal for equal rules, whatever the order
@@ -138,11 +162,15 @@ func (c *Config) RulesDigest(d Destination) (string, error) {
 		slices.Sort(list)
 		return slices.Compact(list)
 	}
-	text, err := json.Marshal(map[string]any{ // keys of maps are written in order
+	digested := map[string]any{ // keys of maps are written in order
 		"pipeline_include": sorted(c.Select.Include), "pipeline_exclude": sorted(c.Select.Exclude),
 		"include": sorted(d.Select.Include), "exclude": sorted(d.Select.Exclude),
 		"rename_databases": d.Rename.Databases,
-	})
+	}
+	if p := d.Indexes.policy(); p != (rules.IndexPolicy{}) {
+		digested["enforced_unique"], digested["enforced_ttl"] = p.Unique, p.TTL
+	}
+	text, err := json.Marshal(digested)
 	if err != nil {
 		return "", fmt.Errorf("digest rules of destination %s: %w", d.Name, err)
 	}

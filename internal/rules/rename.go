@@ -90,6 +90,8 @@ type Destination struct {
 	// Selection is the pipeline's and the destination's together.
 	Selection *Selection
 	Rename    *Rename
+	// Indexes says what of unique and TTL indexes is kept from the start.
+	Indexes IndexPolicy
 }
 
 // Target returns the target of a source namespace and whether the destination

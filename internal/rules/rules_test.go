@@ -205,6 +205,7 @@ func TestDestinationTargets(t *testing.T) {
 func TestDeferIndex(t *testing.T) {
 	for name, test := range map[string]struct {
 		spec, built string // built is empty where nothing changes
+		policy      rules.IndexPolicy
 	}{
 		"plain": {spec: `{"v": 2, "key": {"a": 1}, "name": "a_1"}`},
 		"unique and ttl": {
@@ -217,9 +218,17 @@ func TestDeferIndex(t *testing.T) {
 		},
 		"not unique": {spec: `{"key": {"a": 1}, "name": "a_1", "unique": false}`},
 		"_id stays":  {spec: `{"v": 2, "key": {"_id": 1}, "name": "_id_", "unique": true}`},
+		"unique enforced": {
+			spec:   `{"v": 2, "unique": true, "key": {"a": 1}, "expireAfterSeconds": 0, "name": "a_1"}`,
+			built:  `{"v": 2, "unique": true, "key": {"a": 1}, "name": "a_1"}`,
+			policy: rules.IndexPolicy{Unique: true},
+		},
+		"ttl enforced": {
+			spec: `{"key": {"a": 1}, "expireAfterSeconds": 60, "name": "a_1"}`, policy: rules.IndexPolicy{TTL: true},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			built, deferred, err := rules.DeferIndex(raw(t, test.spec))
+			built, deferred, err := rules.DeferIndex(raw(t, test.spec), test.policy)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +238,7 @@ func TestDeferIndex(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := rules.DeferIndex(bson.Raw{5, 0, 0}); err == nil {
+	if _, _, err := rules.DeferIndex(bson.Raw{5, 0, 0}, rules.IndexPolicy{}); err == nil {
 		t.Error("a torn document is accepted")
 	}
 }

@@ -145,7 +145,7 @@ func belongs(cfg *Config, o owner, origins map[string]bool, ns event.Namespace) 
 }
 
 // compareCatalog reports what differs in collections, options and indexes.
-func compareCatalog(c *catalog, deferred map[deferredKey]string, found *collector) error {
+func compareCatalog(c *catalog, waiting *waiting, found *collector) error {
 	for _, p := range c.missing {
 		found.add(Difference{Kind: KindCollectionMissing, Source: p.source.NS.String(), Target: p.target.String()})
 	}
@@ -164,7 +164,7 @@ func compareCatalog(c *catalog, deferred map[deferredKey]string, found *collecto
 		if len(names) > 0 {
 			found.add(p.difference(KindOptions, strings.Join(names, ", ")))
 		}
-		if err := compareIndexes(p, deferred, found); err != nil {
+		if err := compareIndexes(p, waiting, found); err != nil {
 			return fmt.Errorf("compare indexes ns=%s: %w", p.source.NS, err)
 		}
 	}
@@ -177,7 +177,7 @@ func (p *pair) difference(kind Kind, detail string) Difference {
 
 // compareIndexes reports indexes that are missing, extra or other, and those
 // that wait for the operator.
-func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) error {
+func compareIndexes(p *pair, waiting *waiting, found *collector) error {
 	held := map[string]bson.Raw{}
 	for _, raw := range p.held.Indexes {
 		spec, name, err := indexSpec(raw)
@@ -194,10 +194,10 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 		there := held[name]
 		delete(held, name)
 		if there == nil {
-			p.missingIndex(name, deferred, found)
+			p.missingIndex(name, waiting, found)
 			continue
 		}
-		if err := p.compareIndex(name, spec, there, found); err != nil {
+		if err := p.compareIndex(name, spec, there, waiting, found); err != nil {
 			return err
 		}
 	}
@@ -208,8 +208,8 @@ func compareIndexes(p *pair, deferred map[deferredKey]string, found *collector) 
 }
 
 // missingIndex reports an index that the destination does not hold.
-func (p *pair) missingIndex(name string, deferred map[deferredKey]string, found *collector) {
-	if reason, ok := deferred[deferredKey{ns: p.target.String(), index: name}]; ok {
+func (p *pair) missingIndex(name string, waiting *waiting, found *collector) {
+	if reason, ok := waiting.reasons[deferredKey{ns: p.target.String(), index: name}]; ok {
 		found.add(p.difference(KindDeferred, fmt.Sprintf("index %s waits to be built: %s", name, reason)))
 		return
 	}
@@ -218,7 +218,7 @@ func (p *pair) missingIndex(name string, deferred map[deferredKey]string, found 
 
 // compareIndex compares an index of the source with the one of that name that the
 // destination holds.
-func (p *pair) compareIndex(name string, spec, held bson.Raw, found *collector) error {
+func (p *pair) compareIndex(name string, spec, held bson.Raw, waiting *waiting, found *collector) error {
 	names, err := differingFields(spec, held)
 	if err != nil {
 		return err
@@ -226,9 +226,15 @@ func (p *pair) compareIndex(name string, spec, held bson.Raw, found *collector) 
 	if len(names) == 0 {
 		return nil
 	}
-	built, isDeferred, err := rules.DeferIndex(spec)
+	built, isDeferred, err := rules.DeferIndex(spec, rules.IndexPolicy{})
 	if err != nil {
 		return fmt.Errorf("defer index %s: %w", name, err)
+	}
+	if isDeferred {
+		isDeferred, err = waiting.may(deferredKey{ns: p.target.String(), index: name}, spec)
+		if err != nil {
+			return fmt.Errorf("defer index %s: %w", name, err)
+		}
 	}
 	if isDeferred {
 		rest, err := differingFields(built, held)

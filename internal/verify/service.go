@@ -83,7 +83,7 @@ func (v *verification) run(ctx context.Context, r *Result) (cause string, err er
 	if v.target.after, err = mongodb.LatestTime(ctx, v.cfg.Target); err != nil {
 		v.target.after = bson.Timestamp{}
 	}
-	deferred, err := v.standing.deferred(ctx)
+	waiting, err := v.standing.waiting(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +91,7 @@ func (v *verification) run(ctx context.Context, r *Result) (cause string, err er
 	if err != nil {
 		return "", err
 	}
-	if err := compareCatalog(c, deferred, v.found); err != nil {
+	if err := compareCatalog(c, waiting, v.found); err != nil {
 		return "", err
 	}
 	cause, err = v.compareDocuments(ctx, c, r)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -22,6 +23,7 @@ const (
 	offsetsCollection     = "offsets"
 	collectionsCollection = "collections"
 	deferredCollection    = "deferred"
+	finalizedCollection   = "finalized"
 )
 
 // pollInterval is how often the destination's offsets are read while waiting.
@@ -152,8 +154,27 @@ type deferredKey struct {
 	ns, index string
 }
 
-// deferred reads which indexes wait for the operator, with the reasons.
-func (s *standing) deferred(ctx context.Context) (map[deferredKey]string, error) {
+// waiting is what the destination knows of indexes that are not as the source's.
+type waiting struct {
+	// reasons says why an index waits for the operator.
+	reasons map[deferredKey]string
+	// finalized are the indexes that the operator has had restored.
+	finalized map[deferredKey]bool
+	policy    rules.IndexPolicy
+}
+
+// may reports whether an index may still be built without what DeferIndex takes
+// off: it is recorded so, or nothing says that it should be complete by now.
+func (w *waiting) may(key deferredKey, spec bson.Raw) (bool, error) {
+	if _, recorded := w.reasons[key]; recorded {
+		return true, nil
+	}
+	_, deferred, err := rules.DeferIndex(spec, w.policy)
+	return deferred && !w.finalized[key], err
+}
+
+// waiting reads which indexes wait for the operator, and which do no more.
+func (s *standing) waiting(ctx context.Context) (*waiting, error) {
 	var rows []struct {
 		ID struct {
 			NS    string `bson:"ns"`
@@ -164,11 +185,18 @@ func (s *standing) deferred(ctx context.Context) (map[deferredKey]string, error)
 	if err := s.read(ctx, deferredCollection, &rows); err != nil {
 		return nil, err
 	}
-	reasons := make(map[deferredKey]string, len(rows))
+	w := &waiting{reasons: map[deferredKey]string{}, finalized: map[deferredKey]bool{}, policy: s.cfg.Rules.Indexes}
 	for _, row := range rows {
-		reasons[deferredKey{ns: row.ID.NS, index: row.ID.Index}] = row.Reason
+		w.reasons[deferredKey{ns: row.ID.NS, index: row.ID.Index}] = row.Reason
 	}
-	return reasons, nil
+	rows = nil
+	if err := s.read(ctx, finalizedCollection, &rows); err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		w.finalized[deferredKey{ns: row.ID.NS, index: row.ID.Index}] = true
+	}
+	return w, nil
 }
 
 // read decodes the pipeline's documents of one collection into rows.
