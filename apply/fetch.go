@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/wire"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -44,6 +44,7 @@ var errHistoryLost = errors.New("history lost")
 // no record of an earlier assignment can reach a later queue.
 type fetcher struct {
 	client *kgo.Client
+	codec  *wire.Codec
 	// budget is what all queues together may hold, in bytes.
 	budget int64
 	// patience bounds how long fetching may fail without any success.
@@ -68,7 +69,7 @@ type topicPartition struct {
 	partition int32
 }
 
-func newFetcher(cfg kafka.Config, budget int64, patience time.Duration, log zerolog.Logger) (*fetcher, error) {
+func newFetcher(cfg kafka.Config, codec *wire.Codec, budget int64, patience time.Duration, log zerolog.Logger) (*fetcher, error) {
 	client, err := kafka.NewClient(cfg,
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -81,7 +82,7 @@ func newFetcher(cfg kafka.Config, budget int64, patience time.Duration, log zero
 	if err != nil {
 		return nil, err
 	}
-	return &fetcher{client: client, budget: budget, patience: patience, log: log, queues: map[topicPartition]*queue{}}, nil
+	return &fetcher{client: client, codec: codec, budget: budget, patience: patience, log: log, queues: map[topicPartition]*queue{}}, nil
 }
 
 // run polls until ctx ends or reading a partition fails for good, then closes
@@ -200,7 +201,7 @@ func (f *fetcher) request(ctx context.Context, change func()) error {
 // open begins to read a partition at an offset. The queue is the caller's until
 // it closes it.
 func (f *fetcher) open(ctx context.Context, tp topicPartition, offset int64) (*queue, error) {
-	q := &queue{f: f, tp: tp, ready: make(chan struct{}, 1)}
+	q := &queue{f: f, tp: tp, parts: f.codec.NewAssembler(wire.MaxRecordBytes), ready: make(chan struct{}, 1)}
 	err := f.request(ctx, func() {
 		f.queues[tp] = q
 		f.share()
@@ -223,6 +224,9 @@ type queue struct {
 	records []*kgo.Record
 	bytes   int64
 	paused  bool
+	// parts holds those of a record whose last part was not taken yet. The
+	// records before it are what an offset may stand behind until then.
+	parts *wire.Assembler
 }
 
 // push appends records and pauses the partition when the queue passes share.
@@ -244,21 +248,31 @@ func (q *queue) push(records []*kgo.Record, share int64) {
 }
 
 // take removes the first records, as many as n and size allow, and at least one
-// where there is any. It does not block: ready says when to try again.
-func (q *queue) take(n int, size int64) []*kgo.Record {
+// where there is a whole one. A record that came in parts is returned once they
+// are all there, with the offset of the last. It does not block: ready says when
+// to try again.
+func (q *queue) take(n int, size int64) ([]*kgo.Record, error) {
 	size = min(size, q.f.part.Load())
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	var out []*kgo.Record
 	var taken int64
 	i := 0
-	for ; i < len(q.records) && i < n; i++ {
-		b := recordBytes(q.records[i])
-		if i > 0 && taken+b > size {
+	for ; i < len(q.records) && len(out) < n; i++ {
+		r := q.records[i]
+		b := recordBytes(r)
+		if len(out) > 0 && taken+b > size {
 			break
 		}
+		whole, err := q.assemble(r)
+		if err != nil {
+			return nil, err
+		}
 		taken += b
+		if whole != nil {
+			out = append(out, whole)
+		}
 	}
-	out := slices.Clone(q.records[:i])
 	clear(q.records[:i]) // what was taken is the taker's to free
 	q.records = q.records[i:]
 	if len(q.records) == 0 {
@@ -274,7 +288,25 @@ func (q *queue) take(n int, size int64) []*kgo.Record {
 		q.paused = false
 		q.f.client.ResumeFetchPartitions(map[string][]int32{q.tp.topic: {q.tp.partition}})
 	}
-	return out
+	return out, nil
+}
+
+// assemble returns the record, or nil for a part before the last.
+func (q *queue) assemble(r *kgo.Record) (*kgo.Record, error) {
+	cut := q.parts.Open()
+	value, err := q.parts.Add(r.Value)
+	if err != nil {
+		return nil, fmt.Errorf("read partition %s/%d offset=%d: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	switch {
+	case value == nil:
+		return nil, nil
+	case !cut:
+		return r, nil
+	}
+	whole := *r
+	whole.Value = value
+	return &whole, nil
 }
 
 // close ends the reading of the partition and drops what was not taken. It
@@ -300,7 +332,7 @@ func (f *fetcher) queued() int64 {
 	var n int64
 	for _, q := range f.queues {
 		q.mu.Lock()
-		n += q.bytes
+		n += q.bytes + int64(q.parts.Held())
 		q.mu.Unlock()
 	}
 	return n

@@ -269,9 +269,10 @@ func (r *rig) watermark(t testing.TB) bson.Timestamp {
 
 // service is a running apply.
 type service struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
+	service *Service
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error
 }
 
 // start runs a service until the test ends or it is stopped.
@@ -282,7 +283,7 @@ func (r *rig) start(t testing.TB, instance string) *service {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	running := &service{cancel: cancel, done: make(chan struct{})}
+	running := &service{service: s, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(running.done)
 		running.err = s.Run(ctx)

@@ -61,7 +61,7 @@ func New(cfg Config) (*Service, error) {
 		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
 		codec: codec, phases: newPhases(), progress: newProgress(), barriers: newBarriers(), poked: make(chan struct{}, 1),
 	}
-	if s.fetcher, err = newFetcher(cfg.Kafka, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
+	if s.fetcher, err = newFetcher(cfg.Kafka, codec, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
 		return nil, err
 	}
 	s.metrics, err = newMetrics(cfg.Registerer, cfg.Destination, cfg.Group, func() float64 { return float64(s.fetcher.queued()) })

@@ -103,7 +103,10 @@ func (w *worker) consume(ctx context.Context, apply func(context.Context, []*kgo
 			return nil
 		default:
 		}
-		records := w.q.take(w.s.cfg.BatchEvents, w.s.cfg.BatchBytes)
+		records, err := w.q.take(w.s.cfg.BatchEvents, w.s.cfg.BatchBytes)
+		if err != nil {
+			return err
+		}
 		if len(records) == 0 {
 			select {
 			case <-w.q.ready:

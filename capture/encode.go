@@ -17,7 +17,10 @@ type encoder struct {
 	codec      *wire.Codec
 	topic      string
 	partitions int32
-	events     []event.Event
+	// limit is how many bytes a record's key and value may have together;
+	// larger records are split. 0 is no limit.
+	limit  int
+	events []event.Event
 }
 
 // encode fills the batch's records from its items. An item that is not
@@ -82,19 +85,31 @@ func (e *encoder) append(b *batch, ev *event.Event) error {
 	}
 	// The slices stay valid where out moves on to a larger array.
 	key, value := b.out[start:middle:middle], b.out[middle:len(b.out):len(b.out)]
+	// Mostly one: the parts of a record that the broker would not take as one.
+	parts := [][]byte{value}
+	if e.limit > 0 {
+		if parts, err = e.codec.Split(value, e.limit-len(key)); err != nil {
+			return fmt.Errorf("encode %s: %w", ev, err)
+		}
+	}
 	if !ddl {
-		b.records = append(b.records, kgo.Record{
-			Topic: e.topic, Partition: route.Partition(key, e.partitions), Key: key, Value: value,
-		})
-		b.routes = append(b.routes, recordRoute{uuid: ev.UUID, prefix: len(ev.NS.DB) + len(ev.NS.Coll) + 2})
+		r := recordRoute{uuid: ev.UUID, prefix: len(ev.NS.DB) + len(ev.NS.Coll) + 2}
+		b.place(e.topic, route.Partition(key, e.partitions), key, parts, r)
 		return nil
 	}
 	b.ddl = append(b.ddl, ddlMark{at: len(b.records), event: *ev})
 	for partition := range e.partitions {
-		b.records = append(b.records, kgo.Record{Topic: e.topic, Partition: partition, Key: key, Value: value})
-		b.routes = append(b.routes, recordRoute{})
+		b.place(e.topic, partition, key, parts, recordRoute{})
 	}
 	return nil
+}
+
+// place adds a record, in its parts, to a partition.
+func (b *batch) place(topic string, partition int32, key []byte, parts [][]byte, r recordRoute) {
+	for _, part := range parts {
+		b.records = append(b.records, kgo.Record{Topic: topic, Partition: partition, Key: key, Value: part})
+		b.routes = append(b.routes, r)
+	}
 }
 
 // watermarkRecords returns one record for each partition.

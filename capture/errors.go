@@ -63,6 +63,9 @@ func classify(err error) retry.Verdict {
 			return retry.Now
 		}
 		return mongodb.Classify(source.err)
+	case errors.Is(err, kerr.MessageTooLarge):
+		// The topic takes less than it did: the next life learns how much.
+		return retry.Other
 	case errors.Is(err, kerr.OperationNotAttempted):
 		// The client refused to commit because its producer id had failed
 		// before; the position tells what was committed.

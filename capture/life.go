@@ -189,6 +189,7 @@ func (s *Service) encoders(p *publisher) ([]*encoder, error) {
 		encoders[i] = &encoder{
 			decoder: s.source.decoder(p.source, s.cfg.Select.Match),
 			codec:   codec, topic: s.topics.Changes, partitions: p.producer.partitions,
+			limit: p.producer.limits.Record(s.topics.Changes),
 		}
 	}
 	return encoders, nil

@@ -22,6 +22,7 @@ const abortTimeout = 3 * time.Second
 // of no further use: the position in the state topic says what was committed.
 type producer struct {
 	client  *kgo.Client
+	limits  *kafka.Limits
 	topics  route.Topics
 	timeout time.Duration
 	// partitions is the change topic's partition count.
@@ -46,17 +47,19 @@ type producer struct {
 // newProducer obtains the producer id: from here on no older instance can
 // commit, and what it had open is aborted.
 func newProducer(ctx context.Context, cfg *Config, topics route.Topics) (*producer, error) {
+	limits := &kafka.Limits{}
 	client, err := kafka.NewClient(cfg.Kafka,
 		kgo.TransactionalID(route.CaptureTransactionalID(cfg.Pipeline)),
 		kgo.TransactionTimeout(cfg.TransactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RecordDeliveryTimeout(cfg.TransactionTimeout),
 		kgo.ProducerLinger(0),
+		limits.Option(),
 	)
 	if err != nil {
 		return nil, err
 	}
-	p := &producer{client: client, topics: topics, timeout: cfg.TransactionTimeout, failed: make(chan struct{})}
+	p := &producer{client: client, limits: limits, topics: topics, timeout: cfg.TransactionTimeout, failed: make(chan struct{})}
 	if cfg.seams.producer != nil {
 		cfg.seams.producer(client)
 	}
@@ -64,7 +67,10 @@ func newProducer(ctx context.Context, cfg *Config, topics route.Topics) (*produc
 		client.Close()
 		return nil, p.describe("obtain producer id", err)
 	}
-	if p.partitions, err = partitionsOf(ctx, client, topics.Changes); err != nil {
+	if p.partitions, err = partitionsOf(ctx, client, topics.Changes); err == nil {
+		err = limits.Learn(ctx, client, topics.Changes, topics.State)
+	}
+	if err != nil {
 		client.Close()
 		return nil, err
 	}

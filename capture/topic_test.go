@@ -150,6 +150,7 @@ func committed(t testing.TB, cfg Config) []record {
 		}
 	})
 	var records []record
+	parts := map[int32]*wire.Assembler{}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for len(missing) > 0 {
@@ -164,7 +165,17 @@ func committed(t testing.TB, cfg Config) []record {
 			if r.Attrs.IsControl() {
 				return
 			}
-			e, err := codec.DecodeEvent(r.Value)
+			if parts[r.Partition] == nil {
+				parts[r.Partition] = codec.NewAssembler(wire.MaxRecordBytes)
+			}
+			value, err := parts[r.Partition].Add(r.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if value == nil {
+				return
+			}
+			e, err := codec.DecodeEvent(value)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,7 +235,7 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 		}
 		for i := range min(len(got[p]), len(want[p])) {
 			g, w := &got[p][i].event, &want[p][i]
-			if g.Position != w.Position || g.Op != w.Op || !bytes.Equal(g.DocumentKey, w.DocumentKey) {
+			if g.Position != w.Position || g.Op != w.Op || !bytes.Equal(g.DocumentKey, w.DocumentKey) || !bytes.Equal(g.Document, w.Document) || !bytes.Equal(g.Delta, w.Delta) {
 				t.Fatalf("partition %d event %d: %s, want %s", p, i, g, w)
 			}
 		}

@@ -205,8 +205,16 @@ func (r *rig) loadedBatches(t testing.TB) []wire.Batch {
 		t.Fatal(err)
 	}
 	var batches []wire.Batch
+	parts := map[int32]*wire.Assembler{}
+	for _, p := range log.partitions() {
+		parts[p] = r.codec.NewAssembler(wire.MaxRecordBytes)
+	}
 	err = log.through(t.Context(), log.starts, func(record *kgo.Record) error {
-		b, err := r.codec.DecodeBatch(record.Value)
+		value, err := parts[record.Partition].Add(record.Value)
+		if err != nil || value == nil {
+			return err
+		}
+		b, err := r.codec.DecodeBatch(value)
 		batches = append(batches, b)
 		return err
 	})

@@ -72,7 +72,8 @@ func (o *owner) session(ctx context.Context, alive func()) error {
 			return err
 		}
 	}
-	p, err := openProducer(ctx, o.s.cfg.Kafka, route.SnapshotTransactionalID(o.s.cfg.Pipeline, o.partition))
+	p, err := openProducer(ctx, o.s.cfg.Kafka, route.SnapshotTransactionalID(o.s.cfg.Pipeline, o.partition),
+		o.s.topics.Snapshot, o.s.topics.Chunks, o.s.topics.State)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ const (
 // to one goroutine.
 type producer struct {
 	client *kgo.Client
+	// limits are those of the pipeline's topics.
+	limits *kafka.Limits
 
 	mu sync.Mutex
 	// failed is the first error of a record of the open transaction.
@@ -32,8 +34,10 @@ type producer struct {
 }
 
 // openProducer obtains the producer id, which fences every other producer of
-// that transactional id and ends what it left open. It blocks on the broker.
-func openProducer(ctx context.Context, cfg kafka.Config, transactionalID string) (*producer, error) {
+// that transactional id and ends what it left open, and learns what the topics
+// take. It blocks on the broker.
+func openProducer(ctx context.Context, cfg kafka.Config, transactionalID string, topics ...string) (*producer, error) {
+	limits := &kafka.Limits{}
 	client, err := kafka.NewClient(cfg,
 		kgo.TransactionalID(transactionalID),
 		kgo.TransactionTimeout(transactionTimeout),
@@ -41,15 +45,19 @@ func openProducer(ctx context.Context, cfg kafka.Config, transactionalID string)
 		kgo.RecordDeliveryTimeout(transactionTimeout),
 		// Records are large; waiting for company gains nothing.
 		kgo.ProducerLinger(0),
+		limits.Option(),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("open producer id=%s: %w", transactionalID, err)
 	}
-	if _, _, err := client.ProducerID(ctx); err != nil {
+	if _, _, err = client.ProducerID(ctx); err == nil {
+		err = limits.Learn(ctx, client, topics...)
+	}
+	if err != nil {
 		client.Close()
 		return nil, fmt.Errorf("open producer id=%s: %w", transactionalID, err)
 	}
-	return &producer{client: client}, nil
+	return &producer{client: client, limits: limits}, nil
 }
 
 // close drops an open transaction; the next owner's start ends it at the

@@ -72,7 +72,10 @@ func (s *Service) findWatermark(ctx context.Context, waiting func()) (bson.Times
 	}
 	m := newMarks(len(log.partitions()))
 	visit := func(r *kgo.Record) error {
-		e, err := s.controlEvent(r)
+		if !isWatermark(r) {
+			return nil
+		}
+		e, err := s.controlEvent(r, nil)
 		if err != nil || e == nil || e.Op != event.OpWatermark {
 			return err
 		}
@@ -122,19 +125,33 @@ func lookBack(ctx context.Context, log *topicLog, m *marks, visit func(*kgo.Reco
 	return nil
 }
 
+// isWatermark tells a watermark by its key, which begins with '|'.
+func isWatermark(r *kgo.Record) bool { return bytes.HasPrefix(r.Key, []byte("|")) }
+
 // controlEvent decodes a record of the change topic if it is a watermark or may
-// be DDL, by its key: that of a watermark begins with '|', that of DDL ends with
-// it (as do those of collections that are keyed by namespace). For other records
-// it returns nil.
-func (s *Service) controlEvent(r *kgo.Record) (*event.Event, error) {
-	if r.Attrs.IsControl() || !bytes.HasPrefix(r.Key, []byte("|")) && !bytes.HasSuffix(r.Key, []byte("|")) {
+// be DDL, by its key: that of DDL ends with '|' (as do those of collections that
+// are keyed by namespace). For other records it returns nil, and for the parts
+// of a record before the last; they need parts, which is nil where only
+// watermarks count.
+func (s *Service) controlEvent(r *kgo.Record, parts *wire.Assembler) (*event.Event, error) {
+	if r.Attrs.IsControl() || !isWatermark(r) && !bytes.HasSuffix(r.Key, []byte("|")) {
 		return nil, nil
 	}
-	e, err := s.codec.DecodeEvent(r.Value)
+	value, err := r.Value, error(nil)
+	if parts != nil {
+		value, err = parts.Add(r.Value)
+	}
+	if err == nil && value == nil {
+		return nil, nil
+	}
+	var e event.Event
+	if err == nil {
+		e, err = s.codec.DecodeEvent(value)
+	}
+	if errors.Is(err, wire.ErrUnknownSchema) {
+		return nil, &refusedError{reason: fmt.Sprintf("topic %s partition %d offset %d: %v", r.Topic, r.Partition, r.Offset, err)}
+	}
 	if err != nil {
-		if errors.Is(err, wire.ErrUnknownSchema) {
-			return nil, &refusedError{reason: fmt.Sprintf("topic %s partition %d offset %d: %v", r.Topic, r.Partition, r.Offset, err)}
-		}
 		return nil, fmt.Errorf("read topic %s partition=%d offset=%d: %w", r.Topic, r.Partition, r.Offset, err)
 	}
 	return &e, nil
@@ -146,8 +163,9 @@ func (s *Service) controlEvent(r *kgo.Record) (*event.Event, error) {
 // copies of one are committed together.
 func (s *Service) followUntil(ctx context.Context, offset int64, r bson.Timestamp, visit func(*event.Event) error) error {
 	log := &topicLog{cfg: s.cfg.Kafka, topic: s.topics.Changes}
+	parts := s.codec.NewAssembler(wire.MaxRecordBytes)
 	err := log.follow(ctx, map[int32]int64{followed: offset}, func(record *kgo.Record) (bool, error) {
-		e, err := s.controlEvent(record)
+		e, err := s.controlEvent(record, parts)
 		if err != nil || e == nil {
 			return err != nil, err
 		}

@@ -47,7 +47,7 @@ func (w *worker) run(ctx context.Context, tasks []task) error {
 		defer close(pieces)
 		r := reader{
 			open: w.source.open, gone: w.source.gone, retry: w.s.policy(), codec: w.s.codec,
-			pack: newPacker(w.s.cfg.BatchBytes), budget: budget, size: w.s.cfg.QueueBytes, buffers: buffers,
+			pack: newPacker(w.batchBytes()), budget: budget, size: w.s.cfg.QueueBytes, buffers: buffers,
 			out: pieces, metrics: w.s.metrics, log: w.s.cfg.Log,
 		}
 		for i := range tasks {
@@ -63,6 +63,16 @@ func (w *worker) run(ctx context.Context, tasks []task) error {
 	})
 	return g.Wait()
 }
+
+// batchBytes is how many bytes of documents are packed together: no more than
+// fit into one record, unless one document does not.
+func (w *worker) batchBytes() int {
+	return min(w.s.cfg.BatchBytes, w.producer.limits.Record(w.s.topics.Snapshot)-batchOverhead)
+}
+
+// batchOverhead is more than the record of a batch takes beside its documents:
+// names, ids and the record's key.
+const batchOverhead = 4 << 10
 
 // drainContext returns a context that ends drainTimeout after ctx.
 func drainContext(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -115,12 +125,17 @@ func (c *committer) transaction(ctx context.Context, first piece) error {
 	}
 	interval := time.NewTimer(c.s.cfg.CommitInterval)
 	defer interval.Stop()
-	c.add(ctx, first)
+	if err := c.add(ctx, first); err != nil {
+		return err
+	}
 	for more := true; more && c.bytes < c.s.cfg.CommitBytes && len(c.progress) < maxProgressRecords; {
 		select {
 		case p, ok := <-c.in:
-			if more = ok; ok {
-				c.add(ctx, p)
+			if more = ok; !ok {
+				break
+			}
+			if err := c.add(ctx, p); err != nil {
+				return err
 			}
 		case <-interval.C:
 			more = false
@@ -140,21 +155,31 @@ func (c *committer) transaction(ctx context.Context, first piece) error {
 // maxProgressRecords ends a transaction over very many tiny chunks.
 const maxProgressRecords = 1000
 
-// add produces a piece. The budget is given back when the broker has it.
-func (c *committer) add(ctx context.Context, p piece) {
+// add produces a piece, in parts if it is more than the broker takes as one
+// record. The budget is given back when the broker has it all.
+func (c *committer) add(ctx context.Context, p piece) error {
 	c.progress[p.progress.Chunk] = p.progress
 	if p.value == nil {
-		return
+		return nil
 	}
 	c.bytes += len(p.value)
-	record := &kgo.Record{
-		Topic: c.s.topics.Snapshot, Partition: p.progress.Chunk % c.partitions,
-		Key: []byte(batchKey(p.progress.Run, p.progress.Chunk)), Value: p.value,
+	key := []byte(batchKey(p.progress.Run, p.progress.Chunk))
+	parts, err := c.s.codec.Split(p.value, c.producer.limits.Record(c.s.topics.Snapshot)-len(key))
+	if err != nil {
+		return fmt.Errorf("produce chunk %d: %w", p.progress.Chunk, err)
 	}
-	c.producer.send(ctx, record, func() {
-		c.budget.Release(p.weight)
-		c.buffers.put(p.value)
-	})
+	for i, part := range parts {
+		record := &kgo.Record{Topic: c.s.topics.Snapshot, Partition: p.progress.Chunk % c.partitions, Key: key, Value: part}
+		var acked func()
+		if i == len(parts)-1 { // those of one partition are acknowledged in order
+			acked = func() {
+				c.budget.Release(p.weight)
+				c.buffers.put(p.value)
+			}
+		}
+		c.producer.send(ctx, record, acked)
+	}
+	return nil
 }
 
 // commit adds the progress and ends the transaction. The progress comes last:

@@ -110,9 +110,9 @@ func TestEnsureTopicsNamesEveryWrongSetting(t *testing.T) {
 	testenv.EachKafka(t, func(t *testing.T, b testenv.Broker) {
 		cl := newClient(t, kafka.Config{Brokers: b.Brokers})
 		names := route.TopicsOf(testenv.NewPipeline(t))
-		create(t, cl, names.State, 3, map[string]string{"cleanup.policy": "delete", "max.message.bytes": "1000000"})
+		create(t, cl, names.State, 3, map[string]string{"cleanup.policy": "delete", "max.message.bytes": "100000"})
 		create(t, cl, names.Changes, 4, map[string]string{
-			"message.timestamp.type": "LogAppendTime", "retention.ms": "1000", "max.message.bytes": "1000000",
+			"message.timestamp.type": "LogAppendTime", "retention.ms": "1000", "max.message.bytes": "100000",
 		})
 		create(t, cl, names.Snapshot, 2, map[string]string{
 			"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "max.message.bytes": "30000000", "min.insync.replicas": "1",
@@ -135,7 +135,7 @@ func TestEnsureTopicsNamesEveryWrongSetting(t *testing.T) {
 		}
 		for _, text := range []string{
 			"kafka-configs.sh --bootstrap-server " + strings.Join(b.Brokers, ","),
-			"--entity-name " + names.Changes + " --add-config retention.ms=3600000,max.message.bytes=25165824",
+			"--entity-name " + names.Changes + " --add-config retention.ms=3600000,max.message.bytes=262144",
 			names.State + " has cleanup.policy=delete, wants compact",
 			"delete topic " + names.State,
 		} {

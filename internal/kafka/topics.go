@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/retry"
@@ -48,8 +50,9 @@ type TopicSpec struct {
 	MinInsyncReplicas  int
 	// Retention is how long changes stay readable: the replay window.
 	Retention time.Duration
-	// MaxMessageBytes is the largest record batch; zero means
-	// MaxMessageBytes.
+	// MaxMessageBytes is the largest record batch that new topics ask for;
+	// zero means MaxMessageBytes. Topics that take less are used as they are:
+	// larger records are split (see Limits).
 	MaxMessageBytes int
 }
 
@@ -164,8 +167,22 @@ func missingTopics(ctx context.Context, admin *kadm.Client, want []topic) ([]top
 	return missing, nil
 }
 
+// create creates a topic. A broker that refuses its limit of bytes is asked
+// for a topic with the limit that the broker has.
 func create(ctx context.Context, admin *kadm.Client, t topic) error {
-	resp, err := admin.CreateTopics(ctx, t.partitions, t.replicas, t.settings(), t.name)
+	settings := t.settings()
+	err := createWith(ctx, admin, t, settings)
+	if errors.Is(err, kerr.InvalidConfig) || errors.Is(err, kerr.PolicyViolation) {
+		delete(settings, settingMessageBytes)
+		if createWith(ctx, admin, t, settings) == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func createWith(ctx context.Context, admin *kadm.Client, t topic, settings map[string]*string) error {
+	resp, err := admin.CreateTopics(ctx, t.partitions, t.replicas, settings, t.name)
 	if err != nil {
 		return fmt.Errorf("create Kafka topic %s: %w", t.name, err)
 	}
@@ -188,7 +205,7 @@ func createHint(t topic, err error) string {
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		return fmt.Sprintf(": hint: replication factor %d needs as many brokers: set kafka.replication_factor (and kafka.min_insync_replicas) lower, or add brokers", t.replicas)
 	case errors.Is(err, kerr.InvalidConfig), errors.Is(err, kerr.PolicyViolation):
-		return fmt.Sprintf(": hint: the broker refuses a setting that Tributary needs, most likely %s=%d (24 MiB, for documents of up to 16 MiB): allow it on the brokers", settingMessageBytes, t.maxBytes)
+		return fmt.Sprintf(": hint: the broker refuses a setting that Tributary needs (%s): allow it on the brokers", strings.Join(slices.Sorted(maps.Keys(t.settings())), ", "))
 	case errors.Is(err, kerr.InvalidTopicException):
 		return ": hint: a topic whose name differs only in '.' and '_' exists, or the name is not legal: choose another pipeline name"
 	}

@@ -8,6 +8,10 @@ import (
 // partOverhead is more than the frame, index, count and length of a part take.
 const partOverhead = headerBytes + 3*10
 
+// MaxRecordBytes is more than any record has: an _id, an image and a delta or a
+// command, of at most 16 MiB and some KiB each (a limit of MongoDB's).
+const MaxRecordBytes = 4 * 17 << 20
+
 // ErrParts is wrapped by the error for parts that do not make a record: some
 // are missing, out of order or too many.
 var ErrParts = errors.New("the parts of a record do not fit together")
@@ -55,7 +59,7 @@ func decodePart(record []byte) (part, error) {
 	if err := r.end(); err != nil {
 		return part{}, fmt.Errorf("decode record part: %w", err)
 	}
-	if p.index < 0 || p.index >= p.count {
+	if p.index < 0 || p.index >= p.count || p.count < 2 {
 		return part{}, fmt.Errorf("decode record part: %w: part %d of %d", ErrParts, p.index, p.count)
 	}
 	return p, nil

@@ -48,6 +48,7 @@ func CountEvents(ctx context.Context, brokers []string, pipeline string) (Events
 	}
 	var n Events
 	seen := map[event.Position]bool{}
+	parts := map[int32]*wire.Assembler{}
 	for len(left) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
@@ -60,7 +61,17 @@ func CountEvents(ctx context.Context, brokers []string, pipeline string) (Events
 			if record.Attrs.IsControl() {
 				continue
 			}
-			e, err := codec.DecodeEvent(record.Value)
+			if parts[record.Partition] == nil {
+				parts[record.Partition] = codec.NewAssembler(wire.MaxRecordBytes)
+			}
+			value, err := parts[record.Partition].Add(record.Value)
+			if err == nil && value == nil {
+				continue // the record's other parts follow
+			}
+			var e event.Event
+			if err == nil {
+				e, err = codec.DecodeEvent(value)
+			}
 			if err != nil {
 				return Events{}, fmt.Errorf("decode %s partition=%d offset=%d: %w", topic, record.Partition, record.Offset, err)
 			}
