@@ -28,6 +28,9 @@ const (
 	// minQueueBytes is what every partition's queue may hold, however many
 	// there are.
 	minQueueBytes = 1 << 20
+	// fetchGap is longer than the client rests between two tries: without a
+	// failure for so long it fetches, though there may be no records.
+	fetchGap = 2 * time.Minute
 )
 
 // errHistoryLost is returned, wrapped, when the records at a partition's offset
@@ -47,12 +50,10 @@ type fetcher struct {
 	codec  *wire.Codec
 	// budget is what all queues together may hold, in bytes.
 	budget int64
-	// patience bounds how long fetching may fail without any success.
-	patience time.Duration
-	log      zerolog.Logger
-	// failing is when the first of an unbroken row of failures came; of Run's
+	log    zerolog.Logger
+	// outage bounds how long fetching may fail without any success; of Run's
 	// goroutine.
-	failing time.Time
+	outage retry.Outage
 
 	mu     sync.Mutex
 	queues map[topicPartition]*queue
@@ -82,7 +83,7 @@ func newFetcher(cfg kafka.Config, codec *wire.Codec, budget int64, patience time
 	if err != nil {
 		return nil, err
 	}
-	return &fetcher{client: client, codec: codec, budget: budget, patience: patience, log: log, queues: map[topicPartition]*queue{}}, nil
+	return &fetcher{client: client, codec: codec, budget: budget, outage: retry.Outage{Window: patience, Gap: fetchGap}, log: log, queues: map[topicPartition]*queue{}}, nil
 }
 
 // run polls until ctx ends or reading a partition fails for good, then closes
@@ -150,7 +151,7 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if len(p.Records) > 0 {
-			f.failing = time.Time{}
+			f.outage.End()
 		}
 		q, ok := f.queues[topicPartition{p.Topic, p.Partition}]
 		if !ok || len(p.Records) == 0 {
@@ -163,10 +164,8 @@ func (f *fetcher) dispatch(fetches kgo.Fetches) error {
 
 // patient reports whether fetching has not failed for too long.
 func (f *fetcher) patient() bool {
-	if f.failing.IsZero() {
-		f.failing = time.Now()
-	}
-	return time.Since(f.failing) < f.patience
+	_, _, over := f.outage.Fail(time.Now())
+	return !over
 }
 
 // share fixes what one queue may hold: the budget in equal parts. Shares are not

@@ -30,6 +30,9 @@ func runConfigCheck(ctx context.Context, a *app, args []string) error {
 	for _, d := range cfg.Destinations {
 		names = append(names, d.Name)
 	}
+	for _, w := range cfg.Warnings() {
+		a.say("%s: warning: %s", path, w)
+	}
 	err = a.print(fmt.Sprintf("%s: good: pipeline %s, destinations %s\n", path, cfg.Name, strings.Join(names, ", ")))
 	if err != nil || !connect {
 		return err

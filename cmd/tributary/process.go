@@ -62,6 +62,9 @@ func newProcess(a *app, f serviceFlags) (*process, error) {
 		return nil, err
 	}
 	p.log = p.log.With().Str(logfield.Pipeline, cfg.Name).Logger()
+	for _, w := range cfg.Warnings() {
+		p.log.Warn().Msg(w)
+	}
 	if p.kafka, err = kafkaConfig(cfg, p.log); err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (s *pipelineStatus) text(now time.Time) string {
 	}
 	for _, v := range s.Services {
 		if v.Cause != "" {
-			fmt.Fprintf(&b, "%s %s: %s\n", v.Service, v.Instance, v.Cause)
+			fmt.Fprintf(&b, "%s %s: %s%s\n", v.Service, v.Instance, v.retrying(), v.Cause)
 		}
 	}
 	return b.String()
@@ -230,6 +230,14 @@ func (v serviceStatus) state(now time.Time) string {
 		return fmt.Sprintf("silent for %s (was %s)", ago(now, v.Updated), v.State)
 	}
 	return v.State
+}
+
+// retrying says since when a service has been trying again and when it gives up.
+func (v serviceStatus) retrying() string {
+	if v.State != state.StateRetrying || v.Until.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("retrying since %s, gives up at %s: ", v.Since.UTC().Format(time.RFC3339), v.Until.UTC().Format(time.RFC3339))
 }
 
 // detail lists the counters by name.

@@ -124,7 +124,7 @@ func TestValuesAndReferences(t *testing.T) {
 	want := map[string]any{
 		"uri": "mongodb://u:hidden-4711@a1,a2:27018/?replicaSet=rs0&tls=true", "password": "hidden-4711", "partitions": 12,
 		"snapshot_partitions": 10, "retention": 36 * time.Hour, "queue": config.Bytes(1 << 30),
-		"batch": config.Bytes(2 << 20), "chunk": config.Bytes(128_000_000), "connection": 7 * 24 * time.Hour, "other": time.Duration(0),
+		"batch": config.Bytes(2 << 20), "chunk": config.Bytes(128_000_000), "connection": 24 * time.Hour, "other": time.Minute,
 		"exactly_once": "on", "team": "42",
 		"second": config.Destination{
 			Name: "d2", URI: "mongodb://c:27017", ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 << 20, Queue: 128 << 20,
@@ -140,6 +140,29 @@ func TestValuesAndReferences(t *testing.T) {
 	}
 	if got, want := c.Destinations[0].URI, "mongodb://u:$dollar@b"; got != want {
 		t.Errorf("uri %s, want %s", got, want)
+	}
+}
+
+func TestShortRetryWindowsAreWarnedOf(t *testing.T) {
+	for _, test := range []struct {
+		connection, other time.Duration
+		want              []string
+	}{
+		{12 * time.Hour, 10 * time.Minute, nil},
+		{31 * time.Minute, 10 * time.Minute, nil},
+		{30 * time.Minute, 10 * time.Minute, []string{"retry.connection is 30m0s"}},
+		{10 * time.Minute, 9 * time.Minute, []string{"retry.connection is 10m0s", "retry.other is 9m0s"}},
+	} {
+		c := config.Config{Retry: config.Retry{Connection: test.connection, Other: test.other}}
+		got := c.Warnings()
+		for i, w := range test.want {
+			if i >= len(got) || !strings.HasPrefix(got[i], w) {
+				t.Errorf("%s and %s: warnings %q, want %q", test.connection, test.other, got, test.want)
+			}
+		}
+		if len(got) != len(test.want) {
+			t.Errorf("%s and %s: warnings %q, want %q", test.connection, test.other, got, test.want)
+		}
 	}
 }
 

@@ -141,8 +141,7 @@ func (c *Config) validateTuning(r *report) {
 	size(r, "snapshot.chunk", c.Snapshot.Chunk, mib, 64*gib)
 	between(r, "snapshot.chunk_documents", c.Snapshot.ChunkDocuments, 1000, 1_000_000_000)
 	between(r, "snapshot.workers", c.Snapshot.Workers, 1, 256)
-	lasts(r, "retry.connection", c.Retry.Connection, 0)
-	lasts(r, "retry.other", c.Retry.Other, 0)
+	c.Retry.validate(r)
 }
 
 // validateAddress checks host:port.

@@ -48,6 +48,12 @@ const (
 	minBackoff = 100 * time.Millisecond
 	// quickRetries is how many verdicts Now in a row are obeyed literally.
 	quickRetries = 3
+	// longTries is how many tries in a row may open the window anew because
+	// they went well for as long as it lasts.
+	longTries = 10
+	// longTry is the shortest such try: windows shorter than that are about
+	// tries that wait, not about work.
+	longTry = time.Minute
 )
 
 // Policy bounds retries. It is a value, safe to copy and to share.
@@ -98,6 +104,7 @@ func (p Policy) Do(ctx context.Context, classify func(error) Verdict, fn func(co
 func (p Policy) Loop(ctx context.Context, classify func(error) Verdict, fn func(ctx context.Context, alive func()) error) error {
 	w := window{policy: p}
 	for {
+		started := time.Now()
 		err := fn(ctx, w.reset)
 		if err == nil {
 			return nil
@@ -105,7 +112,7 @@ func (p Policy) Loop(ctx context.Context, classify func(error) Verdict, fn func(
 		if ctx.Err() != nil {
 			return ended(ctx, err)
 		}
-		attempt, giveUp := w.fail(err, classify(err), time.Now())
+		attempt, giveUp := w.fail(err, classify(err), started, time.Now())
 		if giveUp != nil {
 			return giveUp
 		}
@@ -127,15 +134,18 @@ type window struct {
 	// other errors: an outage of hours that ends in another error must not use
 	// up that error's shorter window.
 	since, otherSince time.Time
+	// long counts tries that lasted longer than the window.
+	long int
 }
 
 func (w *window) reset() { *w = window{policy: w.policy} }
 
 // fail counts a failure and says how to go on, or returns the final error.
-func (w *window) fail(err error, verdict Verdict, now time.Time) (Attempt, error) {
+func (w *window) fail(err error, verdict Verdict, started, now time.Time) (Attempt, error) {
 	if verdict == Stop {
 		return Attempt{}, err
 	}
+	w.apart(verdict, now.Sub(started))
 	if w.since.IsZero() {
 		w.since = now
 	}
@@ -158,6 +168,20 @@ func (w *window) fail(err error, verdict Verdict, now time.Time) (Attempt, error
 	}
 	wait := min(w.wait(verdict), until.Sub(now))
 	return Attempt{Err: err, Verdict: verdict, Since: since, Until: until, Wait: wait}, nil
+}
+
+// apart opens the window anew when the try went well for as long as the window
+// is: failures that far apart are no row of them, though nobody called alive.
+func (w *window) apart(verdict Verdict, lasted time.Duration) {
+	bound := w.policy.Other
+	if verdict == Connection {
+		bound = w.policy.Connection
+	}
+	if w.since.IsZero() || lasted < max(bound, longTry) || w.long >= longTries {
+		return
+	}
+	w.long++
+	w.failures, w.quick, w.since, w.otherSince = 0, 0, time.Time{}, time.Time{}
 }
 
 // wait is the time before the next try: exponential from minBackoff, capped,

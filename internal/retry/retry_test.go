@@ -105,6 +105,58 @@ func TestLoopForgetsFailuresAfterProgress(t *testing.T) {
 	})
 }
 
+// Two failures with a long time of work between them are not one row of
+// failures, though the operation never said that it was alive.
+func TestFailuresFarApartAreNoRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		err := retry.Policy{Connection: time.Hour, Other: 10 * time.Minute}.Do(t.Context(), as(retry.Other), func(context.Context) error {
+			if tries++; tries == 4 {
+				return nil
+			}
+			<-time.After(15 * time.Minute)
+			return errTest
+		})
+		if err != nil || tries != 4 {
+			t.Errorf("tries=%d err=%v, want 4 and none", tries, err)
+		}
+	})
+}
+
+// What always fails after a long time is given up as well.
+func TestLongTriesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		err := retry.Policy{Other: 10 * time.Minute}.Do(t.Context(), as(retry.Other), func(context.Context) error {
+			tries++
+			<-time.After(15 * time.Minute)
+			return errTest
+		})
+		if !errors.Is(err, errTest) || tries > 20 {
+			t.Errorf("tries=%d err=%v", tries, err)
+		}
+	})
+}
+
+func TestOutage(t *testing.T) {
+	start := time.Unix(0, 0)
+	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
+	o := retry.Outage{Window: 10 * time.Minute, Gap: 2 * time.Minute}
+	for _, step := range []struct {
+		minute, since int
+		over          bool
+	}{{0, 0, false}, {1, 0, false}, {3, 0, false}, {6, 6, false}, {8, 6, false}, {10, 6, false}, {12, 6, false}, {14, 6, false}, {16, 6, true}} {
+		since, until, over := o.Fail(at(step.minute))
+		if !since.Equal(at(step.since)) || !until.Equal(at(step.since+10)) || over != step.over {
+			t.Errorf("minute %d: since %v until %v over %t", step.minute, since, until, over)
+		}
+	}
+	o.End()
+	if since, _, over := o.Fail(at(17)); !since.Equal(at(17)) || over {
+		t.Errorf("after the end: since %v over %t", since, over)
+	}
+}
+
 func TestBackoffGrowsAndIsCapped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var waits []time.Duration
