@@ -1,10 +1,12 @@
 package capture
 
 import (
+	"cmp"
+	"slices"
 	"sync/atomic"
 
+	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
-	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
@@ -30,6 +32,8 @@ type batch struct {
 	// raw holds the items one after another; ends are their ends.
 	raw  []byte
 	ends []int
+	// parts are the items that are fragments of a transaction, in order.
+	parts []part
 	// operations is about how many records the items may become.
 	operations int
 	// drained says that the source had nothing more after this batch.
@@ -66,6 +70,12 @@ type batch struct {
 	promise func(*kgo.Record, error)
 }
 
+// part says where the operations of an item take effect that is a fragment.
+type part struct {
+	item   int
+	effect oplog.Effect
+}
+
 // recordRoute is what a change of the key class needs.
 type recordRoute struct {
 	uuid event.UUID
@@ -86,7 +96,29 @@ func (b *batch) add(item bson.Raw) {
 	b.raw = append(b.raw, item...)
 	b.ends = append(b.ends, len(b.raw))
 	b.operations += operations(item)
+	b.reached = event.Position{}
 }
+
+// addPart copies a fragment of a transaction into the batch.
+func (b *batch) addPart(fragment bson.Raw, e oplog.Effect) {
+	b.parts = append(b.parts, part{item: b.len(), effect: e})
+	b.add(fragment)
+}
+
+// effect returns where the i-th item takes effect, if it is a fragment.
+func (b *batch) effect(i int) (oplog.Effect, bool) {
+	if len(b.parts) == 0 {
+		return oplog.Effect{}, false
+	}
+	at, found := slices.BinarySearchFunc(b.parts, i, func(p part, i int) int { return cmp.Compare(p.item, i) })
+	if !found {
+		return oplog.Effect{}, false
+	}
+	return b.parts[at].effect, true
+}
+
+// begun reports whether there is something to hand over.
+func (b *batch) begun() bool { return b.len() > 0 || !b.reached.IsZero() }
 
 // operations is how many operations an entry holds: one, or those of a
 // transaction. What cannot be read counts as one; decoding says what is wrong.
@@ -94,20 +126,7 @@ func operations(entry bson.Raw) int {
 	if len(entry) < largeEntry {
 		return 1
 	}
-	o, found, err := rawbson.Lookup(entry, "o")
-	if err != nil || !found || o.Type != bson.TypeEmbeddedDocument {
-		return 1
-	}
-	list, found, err := rawbson.Lookup(o.Value, "applyOps")
-	if err != nil || !found || list.Type != bson.TypeArray {
-		return 1
-	}
-	body, err := rawbson.Body(list.Value)
-	n := 0
-	for ; err == nil && len(body) > 0; n++ {
-		_, body, err = rawbson.Next(body)
-	}
-	return max(n, 1)
+	return max(int(oplog.Operations(entry)), 1)
 }
 
 func (b *batch) len() int   { return len(b.ends) }
@@ -141,7 +160,7 @@ func (b *batch) reset() {
 	}
 	clear(b.records)
 	clear(b.ddl)
-	b.raw, b.ends, b.out, b.operations = b.raw[:0], b.ends[:0], b.out[:0], 0
+	b.raw, b.ends, b.parts, b.out, b.operations = b.raw[:0], b.ends[:0], b.parts[:0], b.out[:0], 0
 	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
 	b.reached, b.readFrom, b.complete = event.Position{}, event.Position{}, bson.Timestamp{}

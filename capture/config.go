@@ -55,7 +55,7 @@ type Config struct {
 	// Mode is ModeOplog or ModeAuto.
 	Mode string
 	// CommitInterval and CommitEvents end a Kafka transaction, whichever comes
-	// first; whole oplog entries are kept together.
+	// first; the operations of one oplog entry are kept together.
 	CommitInterval time.Duration
 	CommitEvents   int
 	// QueueBytes bounds the memory of entries and events under way.

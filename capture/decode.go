@@ -25,6 +25,9 @@ func (s *mongoSource) decoder(source event.Source, selected func(db, coll string
 
 func (d *entryDecoder) decode(b *batch, i int, dst []event.Event) ([]event.Event, event.Position, error) {
 	entry := b.entry(i)
+	if e, ok := b.effect(i); ok {
+		return d.decodePart(entry, e, dst)
+	}
 	position, err := oplog.EntryPosition(entry)
 	if err != nil {
 		return dst, position, err
@@ -36,6 +39,15 @@ func (d *entryDecoder) decode(b *batch, i int, dst []event.Event) ([]event.Event
 		position.Index = max(position.Index, dst[n-1].Position.Index)
 	}
 	return dst, position, nil
+}
+
+// decodePart decodes a fragment of a transaction. The position after it counts
+// all of its operations, so that those after it are known by their index.
+func (d *entryDecoder) decodePart(entry bson.Raw, e oplog.Effect, dst []event.Event) ([]event.Event, event.Position, error) {
+	position := e.Position
+	position.Index = max(position.Index+oplog.Operations(entry)-1, 0)
+	dst, err := d.DecodeFragment(entry, e, dst)
+	return dst, position, err
 }
 
 // entryPosition returns the position of an oplog entry.

@@ -28,7 +28,11 @@ type script struct {
 	// failures are returned by the next fetches, one each.
 	failures []error
 	whole    []event.UUID
-	changed  chan struct{}
+	// held bounds the fragments in memory; rereads counts the transactions
+	// that were read again.
+	held    int64
+	rereads int
+	changed chan struct{}
 }
 
 const scriptTerm = 3
@@ -132,16 +136,27 @@ func (s *script) open(_ context.Context, at state.CapturePosition) (tail, event.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from := at.PublishedThrough
-	i := slices.Index(s.times, from.Time)
-	if i < s.lost || (from.Term != 0 && from.Term != scriptTerm) {
+	t := &scriptTail{script: s, assembler: newAssembler(s, s.held)}
+	if !at.ReadFrom.IsZero() && at.ReadFrom.Compare(from) < 0 {
+		t.assembler.through, t.assembler.rebuilding = from, true
+		from = at.ReadFrom
+	}
+	t.next = slices.Index(s.times, from.Time)
+	if t.next < s.lost || (from.Term != 0 && from.Term != scriptTerm) {
 		return nil, from, historyLost(from, "the script has lost it")
 	}
-	return &scriptTail{script: s, next: i + 1}, event.Position{Time: from.Time, Term: scriptTerm, Index: from.Index}, nil
+	if t.assembler.rebuilding {
+		return t, at.PublishedThrough, nil
+	}
+	t.next++
+	return t, event.Position{Time: from.Time, Term: scriptTerm, Index: from.Index}, nil
 }
 
 type scriptTail struct {
-	script *script
-	next   int
+	script    *script
+	assembler *assembler
+	next      int
+	failed    error
 }
 
 func (t *scriptTail) fetch(ctx context.Context, b *batch) (bool, error) {
@@ -153,12 +168,17 @@ func (t *scriptTail) fetch(ctx context.Context, b *batch) (bool, error) {
 		t.script.mu.Unlock()
 		return false, err
 	}
-	for ; !b.full() && t.next < len(t.script.entries); t.next++ {
-		b.add(t.script.entries[t.next])
-	}
+	entries := t.script.entries
 	t.script.mu.Unlock()
-	if b.len() > 0 {
-		return false, nil
+	if t.failed != nil {
+		return false, t.failed
+	}
+	taken, err := t.fill(ctx, b, entries)
+	if b.begun() {
+		t.failed, err = err, nil
+	}
+	if taken || err != nil {
+		return false, err
 	}
 	timer := time.NewTimer(20 * time.Millisecond)
 	defer timer.Stop()
@@ -172,7 +192,28 @@ func (t *scriptTail) fetch(ctx context.Context, b *batch) (bool, error) {
 	}
 }
 
-func (t *scriptTail) close(context.Context) {}
+func (t *scriptTail) fill(ctx context.Context, b *batch, entries []bson.Raw) (taken bool, err error) {
+	var last event.Position
+	for !b.full() && (t.next < len(entries) || t.assembler.replaying()) {
+		taken = true
+		if t.assembler.replaying() {
+			err = t.assembler.replayInto(ctx, b)
+		} else {
+			if last, err = entryPosition(entries[t.next]); err != nil {
+				return true, err
+			}
+			err = t.assembler.take(ctx, b, entries[t.next])
+			t.next++
+		}
+		if err != nil {
+			return true, err
+		}
+	}
+	t.assembler.finish(b, last)
+	return taken, nil
+}
+
+func (t *scriptTail) close(ctx context.Context) { t.assembler.close(ctx) }
 
 // errNetwork is a failure of the source that passes.
 var errNetwork = &transientError{errors.New("connection reset")}

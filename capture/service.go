@@ -19,6 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// heldShare is the part of the queue's bytes, one in so many, that open
+// transactions of the source may take besides.
+const heldShare = 4
+
 // disconnectTimeout bounds the goodbye to the source.
 const disconnectTimeout = 5 * time.Second
 
@@ -97,7 +101,7 @@ func (s *Service) run(ctx context.Context) error {
 
 // check looks at the source once before anything is created for it.
 func (s *Service) check(ctx context.Context, client *mongo.Client) error {
-	source := &mongoSource{client: client, keep: s.cfg.Select.Match}
+	source := &mongoSource{client: client, keep: s.cfg.Select.Match, held: s.cfg.QueueBytes / heldShare}
 	s.source = source
 	_, err := source.describe(ctx)
 	return err

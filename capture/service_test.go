@@ -18,8 +18,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-func testDecoder(cfg Config, s *script) decoder {
-	return s.decoder(event.Source{Deployment: s.deployment, Mode: ModeOplog, ServerVersion: "8.0.0"}, cfg.Select.Match)
+func testDecoder(cfg Config, s *script) *oplog.Decoder {
+	return &oplog.Decoder{Source: event.Source{Deployment: s.deployment, Mode: ModeOplog, ServerVersion: "8.0.0"}, Select: cfg.Select.Match}
 }
 
 func TestEventsArriveOnceAndInOrder(t *testing.T) {

@@ -56,6 +56,9 @@ type tail interface {
 type mongoSource struct {
 	client *mongo.Client
 	keep   func(db, coll string) bool
+	// held bounds the fragments of open transactions that are kept in memory,
+	// in bytes; those of larger ones are read again.
+	held int64
 }
 
 func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
@@ -96,30 +99,43 @@ func (s *mongoSource) oplog() *mongo.Collection {
 		options.Collection().SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary()))
 }
 
-// open opens a tailing cursor at the position. The first entry must be the
-// position itself, ts and term: anything else means that the oplog was rolled
-// over, or that this is another history.
+// open opens a tailing cursor where reading begins. The first entry must be that
+// itself, ts and term: anything else means that the oplog was rolled over, or
+// that this is another history.
 func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail, event.Position, error) {
-	from := at.PublishedThrough
+	through, from := at.PublishedThrough, at.PublishedThrough
+	rebuilding := !at.ReadFrom.IsZero() && at.ReadFrom.Compare(through) < 0
+	if rebuilding {
+		from = at.ReadFrom
+	}
 	cursor, err := s.oplog().Find(ctx, bson.D{{Key: "ts", Value: bson.D{{Key: "$gte", Value: from.Time}}}},
 		options.Find().SetCursorType(options.TailableAwait).SetNoCursorTimeout(true).SetMaxAwaitTime(awaitTime))
 	if err != nil {
 		return nil, from, &sourceError{fmt.Errorf("open oplog position=%s: %w", from, err)}
 	}
-	t := &oplogTail{cursor: cursor, stall: stall{
-		majority: func(ctx context.Context) (bson.Timestamp, error) { return mongodb.MajorityTime(ctx, s.client) }, patience: stallPatience,
-	}}
+	t := &oplogTail{
+		cursor:    cursor,
+		assembler: newAssembler(mongoPast{s.oplog()}, s.held),
+		stall: stall{
+			majority: func(ctx context.Context) (bson.Timestamp, error) { return mongodb.MajorityTime(ctx, s.client) }, patience: stallPatience,
+		},
+	}
 	t.stall.moved(from.Time, time.Now())
 	if from.Time.T <= 1 { // the earliest time there is: the oplog was empty
 		return t, from, nil
 	}
 	held, err := t.first(ctx)
 	switch {
-	case err == nil && held.Time == from.Time && (from.Term == 0 || held.Term == from.Term):
+	case err == nil && (held.Time != from.Time || from.Term != 0 && held.Term != from.Term):
+		err = s.lost(ctx, from, held)
+	case err == nil && rebuilding:
+		t.assembler.through, t.assembler.rebuilding = through, true
+		if err = t.assembler.take(ctx, newBatch(), t.cursor.Current); err == nil {
+			return t, through, nil
+		}
+	case err == nil:
 		held.Index = from.Index // what was published inside the entry
 		return t, held, nil
-	case err == nil:
-		err = s.lost(ctx, from, held)
 	}
 	t.close(context.WithoutCancel(ctx))
 	return nil, from, err
@@ -154,8 +170,11 @@ func (s *mongoSource) oldest(ctx context.Context) (event.Position, error) {
 // oplogTail is a tailing cursor on a real oplog, whose natural order is that of
 // cluster times and which shows an entry only once all before it are there.
 type oplogTail struct {
-	cursor *mongo.Cursor
-	stall  stall
+	cursor    *mongo.Cursor
+	assembler *assembler
+	stall     stall
+	// failed is why the entry after the last batch could not be taken.
+	failed error
 }
 
 // first waits for the first entry: the reply to the find may be empty, so the
@@ -175,33 +194,60 @@ func (t *oplogTail) first(ctx context.Context) (event.Position, error) {
 }
 
 func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err error) {
+	if t.failed != nil {
+		return false, t.failed
+	}
+	drained, err = t.fill(ctx, b)
+	if err != nil && b.begun() {
+		// What comes before it is handed over first.
+		t.failed, err = err, nil
+	}
+	return drained && err == nil && !t.assembler.rebuilding, err
+}
+
+// fill takes entries until the batch is full, or until the server would have to
+// be asked for more.
+func (t *oplogTail) fill(ctx context.Context, b *batch) (drained bool, err error) {
+	taken := false
 	for !b.full() {
-		if t.cursor.RemainingBatchLength() == 0 && b.len() > 0 {
-			t.moved(b)
-			return false, nil // hand over before waiting for the server
+		if t.assembler.replaying() {
+			if err := t.assembler.replayInto(ctx, b); err != nil {
+				t.handOver(b, taken)
+				return false, err
+			}
+			continue
+		}
+		if t.cursor.RemainingBatchLength() == 0 && (taken || b.begun()) {
+			break // hand over before waiting for the server
 		}
 		if !t.cursor.TryNext(ctx) {
 			if err := t.failure(); err != nil {
-				return true, err
-			}
-			if b.len() > 0 {
-				t.moved(b)
-				return true, nil
+				return false, err
 			}
 			return true, t.stall.check(ctx, time.Now())
 		}
-		b.add(t.cursor.Current)
+		taken = true
+		if err := t.assembler.take(ctx, b, t.cursor.Current); err != nil {
+			t.handOver(b, taken)
+			return false, err
+		}
 	}
-	t.moved(b)
+	t.handOver(b, taken)
 	return false, nil
 }
 
-// moved notes how far the batch has come. Decoding says what is wrong with an
-// entry that has no position.
-func (t *oplogTail) moved(b *batch) {
-	if last, err := entryPosition(b.entry(b.len() - 1)); err == nil {
-		t.stall.moved(last.Time, time.Now())
+// handOver notes how far the batch has come, which is the cursor's present entry
+// if one was taken. Decoding says what is wrong with an entry that has no
+// position.
+func (t *oplogTail) handOver(b *batch, taken bool) {
+	var last event.Position
+	if taken {
+		if p, err := entryPosition(t.cursor.Current); err == nil {
+			t.stall.moved(p.Time, time.Now())
+			last = p
+		}
 	}
+	t.assembler.finish(b, last)
 }
 
 // failure is why TryNext returned nothing, or nil where there was nothing.
@@ -215,7 +261,10 @@ func (t *oplogTail) failure() error {
 	return nil
 }
 
-func (t *oplogTail) close(ctx context.Context) { closeCursor(ctx, t.cursor) }
+func (t *oplogTail) close(ctx context.Context) {
+	t.assembler.close(ctx)
+	closeCursor(ctx, t.cursor)
+}
 
 // closeCursor ignores the server's answer: a cursor that cannot be closed is
 // gone with its connection or its session.

@@ -196,14 +196,17 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 		t.Fatal(err)
 	}
 	var want [testPartitions][]event.Event
-	e := encoder{decoder: testDecoder(cfg, s), codec: codec, topic: "t", partitions: testPartitions}
-	for i, entry := range s.entries {
-		if event.CompareTimes(s.times[i], start) <= 0 {
+	e := encoder{codec: codec, topic: "t", partitions: testPartitions}
+	history, err := testDecoder(cfg, s).DecodeHistory(s.entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range history {
+		if event.CompareTimes(history[i].Position.Time, start) <= 0 {
 			continue
 		}
 		b := newBatch()
-		b.add(entry)
-		if err := e.encode(b); err != nil {
+		if err := e.append(b, &history[i]); err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range b.records {

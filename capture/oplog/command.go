@@ -30,7 +30,7 @@ func (r *run) command(op *operation, ns event.Namespace) error {
 	case "dropDatabase", "startIndexBuild", "abortIndexBuild", "dbCheck":
 		return nil
 	case "commitTransaction", "abortTransaction":
-		return op.unsupported("transaction over several entries (" + op.fragment.String() + ")")
+		return op.unsupported("end of a transaction, without the rest (" + op.fragment.String() + ")")
 	}
 	// A command on the server's own collections has no effect on others; those
 	// on the whole deployment are logged in admin.

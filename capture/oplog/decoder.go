@@ -22,6 +22,14 @@ const (
 	commandSuffix   = "$cmd"
 )
 
+// What multiOpType says of applyOps in a session: a transaction (so does its
+// absence), or retryable writes that a server has put into one entry, whose
+// prevOpTime is then that of the session's last write.
+const (
+	multiTransaction = 0
+	multiSeparate    = 1
+)
+
 // maxNestedApplyOps bounds applyOps inside applyOps; a server refuses more
 // than ten.
 const maxNestedApplyOps = 16
@@ -55,8 +63,9 @@ func (d *Decoder) Decode(entry bson.Raw, dst []event.Event) ([]event.Event, erro
 type run struct {
 	d      *Decoder
 	events []event.Event
-	// next is the index of the next operation.
-	next int32
+	// next is the index of the next operation; those before skip become no
+	// events.
+	next, skip int32
 	// inTxn says that the operations belong to the transaction of the entry.
 	inTxn bool
 }
@@ -107,14 +116,13 @@ func (r *run) applyOps(op *operation, depth int) error {
 	if depth > maxNestedApplyOps {
 		return op.malformed("applyOps nested too deep")
 	}
-	if op.multi != 0 {
-		return op.unsupported("several statements in one entry (multiOpType)")
-	}
-	if op.fragment != Whole {
-		return op.unsupported("transaction over several entries (" + op.fragment.String() + ")")
-	}
-	if depth == 0 {
-		r.inTxn = op.hasTxn && op.lsid != nil
+	switch {
+	case op.multi != multiTransaction && op.multi != multiSeparate:
+		return op.unknown("multiOpType of applyOps")
+	case op.fragment != Whole:
+		return op.unsupported("part of a transaction, without the rest (" + op.fragment.String() + ")")
+	case depth == 0:
+		r.inTxn = op.hasTxn && op.lsid != nil && op.multi == multiTransaction
 	}
 	list, found, err := rawbson.Lookup(op.o, "applyOps")
 	if err != nil {
@@ -162,6 +170,9 @@ func (r *run) element(parent *operation, doc []byte, depth int) error {
 
 // emit appends an event with what is common to all.
 func (r *run) emit(op *operation, e event.Event) {
+	if op.at.Index < r.skip {
+		return
+	}
 	e.Position, e.WallTime, e.Source = op.at, op.wall, r.d.Source
 	if r.inTxn {
 		e.Transaction = &event.Transaction{LSID: op.lsid, Number: op.number, Index: op.at.Index}

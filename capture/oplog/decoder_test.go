@@ -71,6 +71,9 @@ func TestDecode(t *testing.T) {
 			{"op":"c","ns":"a.$cmd","o":{"applyOps":[{"op":"d","ns":"a.b","o":{"_id":"y"}},{"op":"d","ns":"a.b","o":{"_id":"z"}}]}},{"op":"d","ns":"a.b","o":{"_id":"end"}}]}}`,
 			[]string{`0@2 delete a.b key={"_id": "x"}`, `1@2 delete a.b key={"_id": "y"}`, `2@2 delete a.b key={"_id": "z"}`, `3@2 delete a.b key={"_id": "end"}`},
 		},
+		{"vectored writes", `{` + session + `"multiOpType":1,"prevOpTime":{"ts":{"$timestamp":{"t":6,"i":1}},"t":{"$numberLong":"2"}},"op":"c","ns":"admin.$cmd","o":{"applyOps":[
+			{"op":"i","ns":"a.b","o":{"_id":"x"},"o2":{"_id":"x"},"stmtId":[0]},{"op":"i","ns":"a.b","o":{"_id":"y"},"o2":{"_id":"y"},"stmtId":[1]}]}}`, []string{`0@2 insert a.b key={"_id": "x"} doc={"_id": "x"}`, `1@2 insert a.b key={"_id": "y"} doc={"_id": "y"}`}},
+		{"a server's own batch", `{"op":"c","ns":"admin.$cmd","o":{"applyOps":[{"op":"d","ns":"a.b","o":{"_id":"x"}}]},"prevOpTime":{"ts":{"$timestamp":{"t":0,"i":0}},"t":{"$numberLong":"-1"}}}`, []string{`0@2 delete a.b key={"_id": "x"}`}},
 		{"applyOps with a session but no transaction", `{"op":"c","ns":"admin.$cmd","o":{"applyOps":[{"op":"d","ns":"a.b","o":{"_id":"x"},"txnNumber":{"$numberLong":"9"}}],"lsid":{"id":1}}}`, []string{`0@2 delete a.b key={"_id": "x"}`}},
 
 		{"view", `{"op":"i","ns":"a.system.views","o":{"_id":"a.v","viewOn":"b","pipeline":[]}}`, []string{`0@2 create a.v ddl={"create": "v","viewOn": "b","pipeline": []}`}},
@@ -147,7 +150,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"applyOps of no document", `{"op":"c","ns":"a.$cmd","o":{"applyOps":[1]}}`, oplog.ErrMalformed, oplog.Whole, ""},
 		{"error inside applyOps", `{"op":"c","ns":"a.$cmd","o":{"applyOps":[{"op":"d","ns":"a.b","o":{"_id":1}},{"op":"i","ns":"a.b","o":{}}]}}`, oplog.ErrMalformed, oplog.Whole, "position=7.3/1@2"},
 
-		{"vectored", `{` + session + `"op":"c","ns":"admin.$cmd","multiOpType":1,"o":{"applyOps":[]}}`, oplog.ErrUnsupported, oplog.Whole, "multiOpType"},
+		{"several operations of a later form", `{` + session + `"op":"c","ns":"admin.$cmd","multiOpType":2,"o":{"applyOps":[]}}`, oplog.ErrUnknown, oplog.Whole, "multiOpType"},
 		{"partial", `{` + session + `"op":"c","ns":"admin.$cmd","o":{"applyOps":[],"partialTxn":true}}`, oplog.ErrUnsupported, oplog.Partial, "(partial)"},
 		{"last", `{` + session + chain + `,"op":"c","ns":"admin.$cmd","o":{"applyOps":[],"count":3}}`, oplog.ErrUnsupported, oplog.Last, "(last)"},
 		{"prepared", `{` + session + `"op":"c","ns":"admin.$cmd","o":{"applyOps":[],"prepare":true}}`, oplog.ErrUnsupported, oplog.Prepared, "(prepared)"},

@@ -1,6 +1,7 @@
 // Package oplog turns entries of a MongoDB oplog into change events. It is
-// pure: it reads no cursor and keeps no state, so entries can be decoded in
-// parallel, and its events alias the entry's bytes.
+// pure: it reads no cursor. A Decoder keeps no state, so entries can be decoded
+// in parallel, and its events alias the entry's bytes; Transactions follows which
+// entries belong together.
 //
 // Terms. An entry is a document of local.oplog.rs. An operation is an entry, or
 // one element of an applyOps entry. A fragment is an entry that says what a
@@ -20,7 +21,16 @@
 //     and dbCheck are nothing (a server logs the drops of a database's
 //     collections before dropDatabase).
 //   - applyOps: its operations in order. With lsid and txnNumber it is a
-//     transaction, otherwise a command of a user.
+//     transaction (but not with multiOpType 1: then each operation is a
+//     retryable write of its own), otherwise a command of a user or a batch of
+//     the server's own.
+//
+// # Transactions over several entries
+//
+// Fragments are applyOps entries linked by prevOpTime: partial ones (partialTxn)
+// and a last one, which commits them, or a prepared one (prepare), which
+// commitTransaction commits or abortTransaction ends. They have an effect where
+// they are committed, and not otherwise.
 //
 // Databases admin, config, local and tributary are left out. Anything else
 // that is not listed is an EntryError, never skipped.
@@ -28,7 +38,9 @@
 // # Position
 //
 // Every operation of one entry has the entry's time and term, and an index that
-// counts operations, those that become no event too, before any selection.
+// counts operations, those that become no event too, before any selection. Those
+// of a transaction over several entries have the time and term of the entry that
+// commits it, and an index that counts over all of it.
 //
 // # Selection
 //

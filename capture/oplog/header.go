@@ -9,8 +9,7 @@ import (
 )
 
 // Fragment says what part of a transaction an entry is. Decode takes Whole
-// entries alone; one that gathers transactions over several entries uses
-// ReadHeader to find the others.
+// entries alone; Transactions gathers the others, which DecodeFragment takes.
 type Fragment int
 
 const (
@@ -135,8 +134,11 @@ func (op *operation) findFragment() (Fragment, error) {
 	default:
 		return Whole, nil
 	}
+	if op.multi != multiTransaction {
+		return Whole, nil
+	}
 	fragment := Whole
-	if op.prev != (bson.Timestamp{}) && op.multi == 0 {
+	if op.prev != (bson.Timestamp{}) {
 		fragment = Last
 	}
 	for _, mark := range []struct {
