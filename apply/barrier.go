@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +38,9 @@ type barrierWait struct {
 	done chan struct{}
 	// users counts those who wait.
 	users int
+	// since is when the first of them came, text what they wait for.
+	since time.Time
+	text  string
 }
 
 func newBarriers() *barriers { return &barriers{waits: map[barrierID]*barrierWait{}} }
@@ -48,7 +50,7 @@ func (b *barriers) join(id barrierID) *barrierWait {
 	defer b.mu.Unlock()
 	w, ok := b.waits[id]
 	if !ok {
-		w = &barrierWait{lead: make(chan struct{}, 1), done: make(chan struct{})}
+		w = &barrierWait{lead: make(chan struct{}, 1), done: make(chan struct{}), since: time.Now()}
 		b.waits[id] = w
 	}
 	w.users++
@@ -63,27 +65,52 @@ func (b *barriers) leave(id barrierID, w *barrierWait) {
 	}
 }
 
+// tell says what those at a barrier wait for.
+func (b *barriers) tell(id barrierID, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w, ok := b.waits[id]; ok {
+		w.text = text
+	}
+}
+
+// longest returns how long partitions of this process have waited at a barrier
+// by now, and for what; zero where none waits.
+func (b *barriers) longest(now time.Time) (longest time.Duration, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, w := range b.waits {
+		if d := now.Sub(w.since); d > longest {
+			longest, text = d, w.text
+		}
+	}
+	return longest, text
+}
+
 // barrier brings the worker to the barrier of a DDL event and waits until the
 // DDL was executed, by this worker or another one. The partition's offset stands
 // at the barrier by then, with majority, so that no earlier event can come back
 // after it. It returns false when the worker is to stop instead.
 func (w *worker) barrier(ctx context.Context, e *event.Event, r *kgo.Record) (passed bool, err error) {
 	g, _, _ := w.s.phases.current()
-	record := barrierRecord{
-		ID: barrierID{Pipeline: w.s.cfg.Pipeline, Time: e.Position.Time, Index: e.Position.Index},
-		Op: e.Op, NS: e.NS.String(), State: barrierWaiting, Arrived: []participant{},
+	groups, err := concerned(w.s.groups, e)
+	if err != nil {
+		return false, err
 	}
-	for p := range g.ChangeOffsets {
-		record.Participants = append(record.Participants, participant{Group: w.id.Group, Partition: int32(p)})
+	record := barrierRecord{
+		ID: barrierID{Pipeline: w.s.cfg.Pipeline, Destination: w.s.cfg.Destination, Time: e.Position.Time, Index: e.Position.Index},
+		Op: e.Op, NS: e.NS.String(), State: barrierWaiting, Arrived: []participant{}, Participants: participantsOf(groups, len(g.ChangeOffsets)),
 	}
 	wait := w.s.barriers.join(record.ID)
 	defer w.s.barriers.leave(record.ID, wait)
 	err = w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
+		w.s.reach(ctx, stepMet)
 		return w.s.store.arrive(ctx, record, participant{Group: w.id.Group, Partition: w.id.Partition})
 	})
 	if err != nil {
 		return false, err
 	}
+	w.s.reach(ctx, stepArrived)
 	select {
 	case <-wait.done:
 	case <-w.stop:
@@ -114,9 +141,9 @@ func (w *worker) lead(ctx context.Context, e *event.Event, id barrierID, wait *b
 			return true, nil
 		default:
 		}
-		err := w.s.policy.Do(ctx, classifyStep, func(ctx context.Context) error {
+		err := w.s.policy.Do(ctx, classify(classifyStep), func(ctx context.Context) error {
 			var err error
-			done, err = w.s.advance(ctx, e, id)
+			done, err = w.s.advance(ctx, e, id, &w.held)
 			return sanitize(err)
 		})
 		if err != nil {
@@ -152,37 +179,75 @@ func classifyStep(err error) retry.Verdict {
 }
 
 // advance looks at a barrier's record once, and executes the DDL if it is time
-// and nobody else does; done says that it was executed.
-func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID) (done bool, err error) {
+// and nobody else does; done says that it was executed. Held is where the
+// caller's partition stands: at the barrier.
+func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, held *offsetRecord) (done bool, err error) {
 	record, err := s.store.barrier(ctx, id)
+	if barrierGone(err) {
+		// Everybody has passed it, so this partition is another's by now, and
+		// the next commit says so.
+		return true, nil
+	}
 	if err != nil || record.State == barrierDone {
 		return err == nil, err
 	}
-	if complete, err := s.complete(ctx, &record, e.Position); err != nil || !complete {
+	missing, st, err := s.missing(ctx, &record, e.Position)
+	if err != nil {
 		return false, err
+	}
+	s.barriers.tell(id, waitText(e, missing, &st))
+	if len(missing) > 0 {
+		return false, nil
 	}
 	token := s.store.owner + "/" + bson.NewObjectID().Hex()
 	claimed, err := s.store.claimBarrier(ctx, id, token)
 	if err != nil || !claimed {
 		return false, err
 	}
-	g, _, _ := s.phases.current()
-	x := &executor{
-		client: s.client, store: s.store, rules: s.cfg.Rules, log: s.log, event: e,
-		lenient: event.CompareTimes(e.Position.Time, g.ReadThrough) <= 0,
+	s.barriers.tell(id, fmt.Sprintf("executes %s", e))
+	s.reach(ctx, stepClaimed)
+	// Where this partition still is this member's and still stands here, nobody
+	// has passed the barrier: the claim is not of a record that a late comer
+	// wrote anew after everybody had.
+	if err := s.store.stands(ctx, held); err != nil {
+		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
 	}
-	var outcome string
-	renew := func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) }
+	outcome, err := s.execute(ctx, e, &st, func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) })
+	if err != nil {
+		return false, s.giveUp(ctx, id, token, err)
+	}
+	s.reach(ctx, stepExecuted)
+	s.log.Info().Str("barrier", e.String()).Str("outcome", outcome).Msg("applied DDL")
+	if done, err = s.store.finishBarrier(ctx, id, token, outcome); err != nil || !done {
+		return false, err
+	}
+	s.reach(ctx, stepDone)
+	return true, s.pruneBarriers(ctx)
+}
+
+// execute runs the DDL of a barrier that a claim holds.
+func (s *Service) execute(ctx context.Context, e *event.Event, st *standing, renew func(context.Context) (bool, error)) (outcome string, err error) {
+	groups, err := concerned(s.groups, e)
+	if err != nil {
+		return "", err
+	}
+	x := &executor{
+		client: s.client, store: s.store, rules: s.cfg.Rules, groups: groups, log: s.log, event: e,
+		lenient: st.lenientFor(groups, e), uuids: s.able.collectionUUID,
+	}
+	x.hold = func(ctx context.Context) error {
+		if ok, err := renew(ctx); err != nil || !ok {
+			return errors.Join(err, errClaimLost)
+		}
+		s.reach(ctx, stepHeld)
+		return nil
+	}
 	err = keep(ctx, renew, func(ctx context.Context) error {
 		var err error
 		outcome, err = x.run(ctx)
 		return err
 	})
-	if err != nil {
-		return false, s.giveUp(ctx, id, token, err)
-	}
-	s.log.Info().Str("barrier", e.String()).Str("outcome", outcome).Msg("applied DDL")
-	return s.store.finishBarrier(ctx, id, token, outcome)
+	return outcome, err
 }
 
 // giveUp ends a claim whose execution failed. If the destination answered, the
@@ -199,30 +264,6 @@ func (s *Service) giveUp(ctx context.Context, id barrierID, token string, cause 
 		return cause
 	}
 	return errors.Join(cause, s.store.releaseBarrier(ctx, id, token))
-}
-
-// complete reports whether every partition stands at the barrier or past it.
-func (s *Service) complete(ctx context.Context, record *barrierRecord, p event.Position) (bool, error) {
-	var missing []participant
-	for _, who := range record.Participants {
-		if !slices.Contains(record.Arrived, who) {
-			missing = append(missing, who)
-		}
-	}
-	if len(missing) == 0 {
-		return true, nil
-	}
-	offsets, err := s.store.offsets(ctx, s.topics.changes)
-	if err != nil {
-		return false, err
-	}
-	for _, who := range missing {
-		o, ok := offsets[who.Partition]
-		if !ok || !o.passed(p) {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // arrive records that a partition stands at a barrier; the first one writes the

@@ -35,6 +35,9 @@ type abilities struct {
 	// nestedDollar says that updates may leave names with $ below the top
 	// level (5.0).
 	nestedDollar bool
+	// collectionUUID says that DDL commands fail if the collection is another
+	// one than they say (6.0).
+	collectionUUID bool
 }
 
 // command is one write command.

@@ -59,6 +59,9 @@ type Config struct {
 	// Target says how to reach the destination.
 	Target mongodb.Options
 	Rules  rules.Destination
+	// Peers are the destination's other groups. All processes of a destination
+	// must be given the same ones.
+	Peers []Peer
 	// RulesDigest stands for Rules among the members of the group: one with
 	// another digest is refused. Empty is a digest like any other.
 	RulesDigest string

@@ -77,8 +77,15 @@ type executor struct {
 	client *mongo.Client
 	store  *store
 	rules  rules.Destination
+	// groups are those of the destination that the event touches.
+	groups []groupRules
 	log    zerolog.Logger
 	event  *event.Event
+	// hold is asked before every command: it makes sure of the claim, which
+	// lasts longer than the command then.
+	hold func(context.Context) error
+	// uuids says that commands may name the collection that they mean.
+	uuids bool
 	// lenient says that the event is history which is replayed over the later
 	// state that was loaded: what it makes may be there already, in a later
 	// form, and what it works on may be gone. What the loaded state lacks for
@@ -117,9 +124,30 @@ func (x *executor) refuse(format string, args ...any) error {
 	return &ddlError{x.event, fmt.Errorf(format, args...)}
 }
 
+// targetOf returns the target of a namespace, by the rules of the group that
+// selects it.
+func (x *executor) targetOf(ns event.Namespace) (event.Namespace, bool) {
+	for _, g := range x.groups {
+		if target, ok := g.rules.Target(ns); ok {
+			return target, true
+		}
+	}
+	return event.Namespace{}, false
+}
+
+// storeOf is the store of the group that selects a namespace.
+func (x *executor) storeOf(ns event.Namespace) *store {
+	for _, g := range x.groups {
+		if _, ok := g.rules.Target(ns); ok {
+			return x.store.as(g.group)
+		}
+	}
+	return x.store
+}
+
 // target returns the event's target; concerns has made sure that there is one.
 func (x *executor) target() event.Namespace {
-	target, _ := x.rules.Target(x.event.NS)
+	target, _ := x.targetOf(x.event.NS)
 	return target
 }
 
@@ -154,6 +182,9 @@ func (x *executor) create(ctx context.Context) (string, error) {
 		if err := x.begin(ctx, target); err != nil {
 			return "", err
 		}
+		if err := x.hold(ctx); err != nil {
+			return "", err
+		}
 		if err := createCollection(ctx, x.client, target, opts); err != nil {
 			return "", err
 		}
@@ -164,7 +195,7 @@ func (x *executor) create(ctx context.Context) (string, error) {
 // ours refuses a collection that exists unless an earlier try of this event made
 // it, or it is as if just created with the event's options.
 func (x *executor) ours(ctx context.Context, target event.Namespace, listed listedCollection, opts bson.Raw) error {
-	held, found, err := x.store.collection(ctx, x.event.NS)
+	held, found, err := x.storeOf(x.event.NS).collection(ctx, x.event.NS)
 	if err != nil || found && !held.Ready && held.SourceUUID == x.event.UUID.String() {
 		return err
 	}
@@ -178,25 +209,27 @@ func (x *executor) ours(ctx context.Context, target event.Namespace, listed list
 
 // begin writes down that the pipeline is about to make the event's collection.
 func (x *executor) begin(ctx context.Context, target event.Namespace) error {
-	return x.store.putCollection(ctx, collectionRecord{
-		ID: x.store.collectionID(x.event.NS), Target: target.String(), SourceUUID: x.event.UUID.String(),
+	store := x.storeOf(x.event.NS)
+	return store.putCollection(ctx, collectionRecord{
+		ID: store.collectionID(x.event.NS), Target: target.String(), SourceUUID: x.event.UUID.String(),
 	})
 }
 
 // record writes down that the pipeline made a collection, unless its load has.
 func (x *executor) record(ctx context.Context, ns, target event.Namespace) error {
-	held, found, err := x.store.collection(ctx, ns)
+	store := x.storeOf(ns)
+	held, found, err := store.collection(ctx, ns)
 	if err != nil || found && held.Ready && held.SourceUUID == x.event.UUID.String() {
 		return err
 	}
-	return x.store.putCollection(ctx, collectionRecord{
-		ID: x.store.collectionID(ns), Target: target.String(), SourceUUID: x.event.UUID.String(), Ready: true,
+	return store.putCollection(ctx, collectionRecord{
+		ID: store.collectionID(ns), Target: target.String(), SourceUUID: x.event.UUID.String(), Ready: true,
 	})
 }
 
 // sole refuses a target that another source collection is written to.
 func (x *executor) sole(ctx context.Context, target, source event.Namespace) error {
-	other, found, err := x.store.otherSource(ctx, target, source)
+	other, found, err := x.storeOf(source).otherSource(ctx, target, source)
 	if err != nil || !found {
 		return err
 	}
@@ -212,7 +245,7 @@ func (x *executor) drop(ctx context.Context) (string, error) {
 
 func (x *executor) dropOne(ctx context.Context, ns, target event.Namespace) (string, error) {
 	outcome := "dropped"
-	err := x.command(ctx, target.DB, bson.D{{Key: "drop", Value: target.Coll}})
+	err := x.command(ctx, target, target.DB, bson.D{{Key: "drop", Value: target.Coll}})
 	if hasCode(err, codeNamespaceNotFound) {
 		outcome, err = "does not exist", nil
 	}
@@ -222,27 +255,29 @@ func (x *executor) dropOne(ctx context.Context, ns, target event.Namespace) (str
 	if err := x.store.forgetIndexes(ctx, target, ""); err != nil {
 		return "", err
 	}
-	return outcome, x.store.dropCollection(ctx, ns)
+	return outcome, x.storeOf(ns).dropCollection(ctx, ns)
 }
 
 // dropViews drops every selected view of the database.
 func (x *executor) dropViews(ctx context.Context) (string, error) {
-	db := x.rules.Rename.Namespace(x.event.NS).DB
-	views, err := x.client.Database(db).ListCollectionNames(ctx, bson.D{{Key: "type", Value: "view"}})
-	if err != nil {
-		return "", fmt.Errorf("list views db=%s: %w", db, err)
-	}
 	n := 0
-	for _, name := range views {
-		source := event.Namespace{DB: x.event.NS.DB, Coll: name}
-		target, ok := x.rules.Target(source)
-		if !ok || target.Coll != name {
-			continue
+	for _, g := range x.groups {
+		db := g.rules.Rename.Namespace(x.event.NS).DB
+		views, err := x.client.Database(db).ListCollectionNames(ctx, bson.D{{Key: "type", Value: "view"}})
+		if err != nil {
+			return "", fmt.Errorf("list views db=%s: %w", db, err)
 		}
-		if _, err := x.dropOne(ctx, source, target); err != nil {
-			return "", err
+		for _, name := range views {
+			source := event.Namespace{DB: x.event.NS.DB, Coll: name}
+			target, ok := g.rules.Target(source)
+			if !ok || target.Coll != name {
+				continue
+			}
+			if _, err := x.dropOne(ctx, source, target); err != nil {
+				return "", err
+			}
+			n++
 		}
-		n++
 	}
 	return fmt.Sprintf("dropped %d views", n), nil
 }
@@ -253,8 +288,8 @@ func (x *executor) rename(ctx context.Context) (string, error) {
 		return "", &ddlError{x.event, err}
 	}
 	from := x.event.NS
-	fromTarget, fromSelected := x.rules.Target(from)
-	toTarget, toSelected := x.rules.Target(to)
+	fromTarget, fromSelected := x.targetOf(from)
+	toTarget, toSelected := x.targetOf(to)
 	switch {
 	case !toSelected:
 		outcome, err := x.dropOne(ctx, from, fromTarget)
@@ -275,7 +310,7 @@ func (x *executor) rename(ctx context.Context) (string, error) {
 	outcome := "renamed to " + toTarget.String()
 	switch {
 	case fromExists:
-		err = x.command(ctx, "admin", bson.D{
+		err = x.command(ctx, fromTarget, "admin", bson.D{
 			{Key: "renameCollection", Value: fromTarget.String()}, {Key: "to", Value: toTarget.String()}, {Key: "dropTarget", Value: dropTarget},
 		})
 	case toExists:
@@ -294,7 +329,7 @@ func (x *executor) rename(ctx context.Context) (string, error) {
 // recordRename moves the records of a collection. It may be repeated: the old
 // record goes last.
 func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTarget event.Namespace) error {
-	held, found, err := x.store.collection(ctx, from)
+	held, found, err := x.storeOf(from).collection(ctx, from)
 	if err != nil || !found {
 		return err
 	}
@@ -304,11 +339,12 @@ func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTar
 	if err := x.store.moveIndexes(ctx, fromTarget, toTarget); err != nil {
 		return err
 	}
-	held.ID, held.Target = x.store.collectionID(to), toTarget.String()
-	if err := x.store.putCollection(ctx, held); err != nil {
+	store := x.storeOf(to)
+	held.ID, held.Target = store.collectionID(to), toTarget.String()
+	if err := store.putCollection(ctx, held); err != nil {
 		return err
 	}
-	return x.store.dropCollection(ctx, from)
+	return x.storeOf(from).dropCollection(ctx, from)
 }
 
 func (x *executor) createIndexes(ctx context.Context) (string, error) {
@@ -326,6 +362,9 @@ func (x *executor) createIndexes(ctx context.Context) (string, error) {
 	indexes, err := x.indexes()
 	if err != nil {
 		return "", &ddlError{x.event, err}
+	}
+	if err := x.hold(ctx); err != nil {
+		return "", err
 	}
 	failed, err := x.store.buildIndexes(ctx, x.client, target, indexes, x.lenient)
 	if err != nil {
@@ -374,7 +413,7 @@ func (x *executor) dropIndexes(ctx context.Context) (string, error) {
 		return "", x.refuse("drop_indexes without the index's name")
 	}
 	outcome := "dropped index " + name
-	err := x.command(ctx, target.DB, bson.D{{Key: "dropIndexes", Value: target.Coll}, {Key: "index", Value: name}})
+	err := x.command(ctx, target, target.DB, bson.D{{Key: "dropIndexes", Value: target.Coll}, {Key: "index", Value: name}})
 	if hasCode(err, codeIndexNotFound, codeNamespaceNotFound) {
 		outcome, err = "index "+name+" does not exist", nil
 	}
@@ -384,17 +423,45 @@ func (x *executor) dropIndexes(ctx context.Context) (string, error) {
 	return outcome, x.store.forgetIndexes(ctx, target, name)
 }
 
-// command runs a DDL command that ends, one way or the other, before the claim
-// of the barrier can pass to another member.
-func (x *executor) command(ctx context.Context, db string, cmd bson.D) error {
+// command runs a DDL command on target that ends, one way or the other, before
+// the claim of the barrier can pass to another member. Where the server takes
+// it, the command names the collection that is there now, before the claim is
+// looked at: a member that freezes after that look finds another collection
+// when it wakes, or none, and the command fails.
+func (x *executor) command(ctx context.Context, target event.Namespace, db string, cmd bson.D) error {
+	uuid, err := x.uuidOf(ctx, target)
+	if err != nil {
+		return err
+	}
+	if uuid.Type != 0 {
+		cmd = append(cmd, bson.E{Key: "collectionUUID", Value: uuid})
+	}
 	cmd = append(cmd,
 		bson.E{Key: "maxTimeMS", Value: commandTime.Milliseconds()},
 		bson.E{Key: "writeConcern", Value: bson.D{{Key: "w", Value: "majority"}}})
-	err := x.client.Database(db).RunCommand(ctx, cmd).Err()
+	if err := x.hold(ctx); err != nil {
+		return err
+	}
+	err = x.client.Database(db).RunCommand(ctx, cmd).Err()
+	if hasCode(err, codeCollectionUUIDMismatch) {
+		return fmt.Errorf("run %s: %w: %w", cmd[0].Key, errClaimLost, sanitize(err))
+	}
 	if err != nil {
 		return fmt.Errorf("run %s: %w", cmd[0].Key, sanitize(err))
 	}
 	return nil
+}
+
+// uuidOf returns the UUID of a target, if commands may name it.
+func (x *executor) uuidOf(ctx context.Context, target event.Namespace) (bson.RawValue, error) {
+	if !x.uuids {
+		return bson.RawValue{}, nil
+	}
+	listed, exists, err := lookup(ctx, x.client, target)
+	if err != nil || !exists || listed.View {
+		return bson.RawValue{}, err
+	}
+	return listed.UUID, nil
 }
 
 // otherSource returns another source collection that is written to a target.

@@ -14,11 +14,13 @@ const (
 	// lasts by the destination's clock. It is longer than commandTime, so that
 	// a command whose answer was lost is over, one way or the other, before
 	// anyone may claim again.
-	leaseTime   = 30 * time.Second
-	commandTime = 20 * time.Second
+	// A member that was killed in the middle of a step costs the others no more
+	// than that.
+	leaseTime   = 15 * time.Second
+	commandTime = 8 * time.Second
 	// renewTime is how often a claim is renewed during work that may take
 	// longer than leaseTime (index builds, the preparation of a load).
-	renewTime = 8 * time.Second
+	renewTime = 4 * time.Second
 )
 
 // errClaimLost is returned, wrapped, when another member took a step over.

@@ -19,8 +19,10 @@ type metrics struct {
 	unexpected prometheus.Counter
 	barriers   prometheus.Counter
 	partitions prometheus.Gauge
-	queued     prometheus.GaugeFunc
-	lag        prometheus.Gauge
+	// barrierWait is set by the report.
+	barrierWait prometheus.Gauge
+	queued      prometheus.GaugeFunc
+	lag         prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer, destination, group string, queued func() float64) (*metrics, error) {
@@ -43,12 +45,13 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 			Namespace: space, Subsystem: part, Name: "batch_seconds", Help: "Time from the first try of a batch until it took effect.",
 			ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
-		retries:    counter("retries_total", "Tries that failed and were repeated."),
-		lost:       counter("lost_partitions_total", "Partitions found to belong to another owner."),
-		unexpected: counter("unexpected_batches_total", "Batches that met other documents than the events said, and were written after looking everything up."),
-		barriers:   counter("barriers_total", "Barriers passed, counted per partition."),
-		partitions: gauge("partitions", "Partitions that this process owns."),
-		lag:        gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
+		retries:     counter("retries_total", "Tries that failed and were repeated."),
+		lost:        counter("lost_partitions_total", "Partitions found to belong to another owner."),
+		unexpected:  counter("unexpected_batches_total", "Batches that met other documents than the events said, and were written after looking everything up."),
+		barriers:    counter("barriers_total", "Barriers passed, counted per partition."),
+		partitions:  gauge("partitions", "Partitions that this process owns."),
+		barrierWait: gauge("barrier_wait_seconds", "How long partitions of this process have waited at a barrier by now; zero where none waits."),
+		lag:         gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
 	}
 	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: space, Subsystem: part, Name: "queued_bytes", Help: "Bytes fetched and not yet taken.", ConstLabels: labels,
@@ -56,7 +59,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.partitions, m.queued, m.lag} {
+	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.partitions, m.queued, m.lag} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

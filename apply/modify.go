@@ -24,10 +24,15 @@ func (x *executor) modify(ctx context.Context) (string, error) {
 	if kept == 0 {
 		return "recorded for deferred indexes", nil
 	}
+	if err := x.hold(ctx); err != nil {
+		return "", err
+	}
 	err = x.client.Database(target.DB).RunCommand(ctx, cmd).Err()
 	switch {
 	case err == nil:
 		return "modified", nil
+	case hasCode(err, codeCollectionUUIDMismatch):
+		return "", fmt.Errorf("run collMod: %w: %w", errClaimLost, sanitize(err))
 	case x.lenient && hasCode(err, codeNamespaceNotFound, codeIndexNotFound):
 		return "what it modifies does not exist", nil
 	}
@@ -65,6 +70,13 @@ func (x *executor) forwardable(ctx context.Context, target event.Namespace) (cmd
 			dst = append(dst, e.Raw...)
 		}
 		kept++
+	}
+	uuid, err := x.uuidOf(ctx, target)
+	if err != nil {
+		return nil, 0, err
+	}
+	if uuid.Type != 0 {
+		dst = rawbson.AppendValue(dst, uuid.Type, "collectionUUID", uuid.Value)
 	}
 	dst = rawbson.AppendInt32(dst, "maxTimeMS", int32(commandTime.Milliseconds()))
 	dst = appendMajority(dst)

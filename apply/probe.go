@@ -61,3 +61,21 @@ func probeExact(ctx context.Context, client *mongo.Client, able *abilities) (err
 	able.pipelines = able.idAnywhere || bytes.Equal(held, document(idElement, zeroElement))
 	return nil
 }
+
+// probeCollectionUUID finds out, by trying, whether a server refuses a DDL
+// command whose collectionUUID is not the collection's. One that does not know
+// the field says that there is no such collection, or that there is no such
+// field.
+func probeCollectionUUID(ctx context.Context, client *mongo.Client, able *abilities) error {
+	id := bson.NewObjectID()
+	uuid := bson.Binary{Subtype: bson.TypeBinaryUUID, Data: append(make([]byte, 4), id[:]...)}
+	err := client.Database(ownDatabase).RunCommand(ctx, bson.D{
+		{Key: "drop", Value: probeCollection + id.Hex()}, {Key: "collectionUUID", Value: uuid},
+	}).Err()
+	able.collectionUUID = hasCode(err, codeCollectionUUIDMismatch)
+	var answer mongo.CommandError
+	if err != nil && !errors.As(err, &answer) {
+		return fmt.Errorf("probe collectionUUID: %w", err)
+	}
+	return nil
+}

@@ -13,6 +13,10 @@ import (
 // statusInterval is how often the status is brought up to date.
 const statusInterval = time.Second
 
+// quietBarrier is how long partitions may wait at a barrier before the status
+// says for whom.
+const quietBarrier = 3 * time.Second
+
 // progress gathers where this process's partitions stand.
 type progress struct {
 	events    atomic.Int64
@@ -119,9 +123,14 @@ func (s *Service) reportOnce() {
 	if time.Now().UnixNano() < s.retryingUntil.Load() {
 		return
 	}
+	waited, cause := s.barriers.longest(time.Now())
+	s.metrics.barrierWait.Set(waited.Seconds())
+	if waited < quietBarrier {
+		cause = ""
+	}
 	if sum.catchingUp {
-		s.cfg.Report.Set(state.StateCatchingUp, "")
+		s.cfg.Report.Set(state.StateCatchingUp, cause)
 		return
 	}
-	s.cfg.Report.Set(state.StateRunning, "")
+	s.cfg.Report.Set(state.StateRunning, cause)
 }

@@ -127,11 +127,12 @@ const (
 	barrierDone    = "done"
 )
 
-// barrierID names a barrier of a pipeline by its position.
+// barrierID names a barrier of a destination by its position.
 type barrierID struct {
-	Pipeline string         `bson:"pipeline"`
-	Time     bson.Timestamp `bson:"time"`
-	Index    int32          `bson:"index"`
+	Pipeline    string         `bson:"pipeline"`
+	Destination string         `bson:"destination"`
+	Time        bson.Timestamp `bson:"time"`
+	Index       int32          `bson:"index"`
 }
 
 // participant is a partition that must meet a barrier.

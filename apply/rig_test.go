@@ -278,10 +278,17 @@ type service struct {
 // start runs a service until the test ends or it is stopped.
 func (r *rig) start(t testing.TB, instance string) *service {
 	t.Helper()
+	return r.startAt(t, instance, nil)
+}
+
+// startAt is start with a seam that hears of the steps of barriers.
+func (r *rig) startAt(t testing.TB, instance string, seam func(context.Context, step)) *service {
+	t.Helper()
 	s, err := New(r.config(instance))
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.seam = seam
 	ctx, cancel := context.WithCancel(context.Background())
 	running := &service{service: s, cancel: cancel, done: make(chan struct{})}
 	go func() {

@@ -23,6 +23,7 @@ const (
 	codeTransactionLifetime    = 290
 	codeTransactionTooLargeFor = 388 // TransactionTooLargeForCache
 	codeIndexAlreadyExists     = 68
+	codeCollectionUUIDMismatch = 361
 	codeDuplicateKey           = 11000
 )
 

@@ -35,6 +35,11 @@ type Service struct {
 	fetcher    *fetcher
 	// poked asks the coordinator to look at the group now.
 	poked chan struct{}
+	// groups are those of the destination, this service's first.
+	groups []groupRules
+	// seam, if set, hears of the steps of barriers before they are taken; tests
+	// freeze and cut off there.
+	seam func(context.Context, step)
 	// retryingUntil is when the status may leave "retrying", in Unix
 	// nanoseconds.
 	retryingUntil atomic.Int64
@@ -59,7 +64,7 @@ func New(cfg Config) (*Service, error) {
 	topics := route.TopicsOf(cfg.Pipeline)
 	s := &Service{
 		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
-		codec: codec, phases: newPhases(), progress: newProgress(), barriers: newBarriers(), poked: make(chan struct{}, 1),
+		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newProgress(), barriers: newBarriers(), poked: make(chan struct{}, 1),
 	}
 	if s.fetcher, err = newFetcher(cfg.Kafka, codec, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
 		return nil, err
@@ -162,7 +167,7 @@ func (s *Service) survey(ctx context.Context) error {
 	}
 	s.deployment = d
 	s.able = abilities{nestedDollar: !d.Standin && d.AtLeast(5, 0)}
-	if err := probeExact(ctx, s.client, &s.able); err != nil {
+	if err := errors.Join(probeExact(ctx, s.client, &s.able), probeCollectionUUID(ctx, s.client, &s.able)); err != nil {
 		return err
 	}
 	reason := "switched off by configuration"

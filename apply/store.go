@@ -35,6 +35,13 @@ func newStore(client *mongo.Client, id groupID, owner string, topics topicNames)
 	return &store{db: client.Database(ownDatabase, opts), id: id, owner: owner, topics: topics}
 }
 
+// as returns the store of another group of the pipeline.
+func (s *store) as(group string) *store {
+	other := *s
+	other.id.Group = group
+	return &other
+}
+
 func (s *store) partition(topic string, partition int32) partitionID {
 	return partitionID{Pipeline: s.id.Pipeline, Group: s.id.Group, Topic: topic, Partition: partition}
 }
@@ -222,6 +229,16 @@ func (s *store) move(ctx context.Context, held, next *offsetRecord) (bool, error
 func (s *store) owns(ctx context.Context, held *offsetRecord) error {
 	o, err := s.offset(ctx, held.ID)
 	if err != nil || o.Epoch == held.Epoch {
+		return err
+	}
+	return lostTo(held, o.Epoch)
+}
+
+// stands fails with errLost unless a partition belongs to the owner that held
+// says and is where it says.
+func (s *store) stands(ctx context.Context, held *offsetRecord) error {
+	o, err := s.offset(ctx, held.ID)
+	if err != nil || o.Epoch == held.Epoch && o.Offset == held.Offset {
 		return err
 	}
 	return lostTo(held, o.Epoch)

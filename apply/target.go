@@ -281,6 +281,8 @@ func classify(verdict func(error) retry.Verdict) func(error) retry.Verdict {
 type listedCollection struct {
 	View    bool
 	Options bson.Raw
+	// UUID is the collection's, as a value; of no type where there is none.
+	UUID bson.RawValue
 }
 
 // Capped reports whether the collection is capped.
@@ -303,6 +305,9 @@ func lookup(ctx context.Context, client *mongo.Client, ns event.Namespace) (list
 	var list []struct {
 		Type    string   `bson:"type"`
 		Options bson.Raw `bson:"options"`
+		Info    struct {
+			UUID bson.RawValue `bson:"uuid"`
+		} `bson:"info"`
 	}
 	if err := cursor.All(ctx, &list); err != nil {
 		return listedCollection{}, false, fmt.Errorf("look up collection ns=%s: %w", ns, err)
@@ -313,7 +318,7 @@ func lookup(ctx context.Context, client *mongo.Client, ns event.Namespace) (list
 	if list[0].Type == "timeseries" {
 		return listedCollection{}, false, fmt.Errorf("look up collection ns=%s: it is a time-series collection, which this version does not write: hint: exclude it", ns)
 	}
-	l := listedCollection{View: list[0].Type == "view", Options: list[0].Options}
+	l := listedCollection{View: list[0].Type == "view", Options: list[0].Options, UUID: list[0].Info.UUID}
 	if len(l.Options) == 0 {
 		l.Options = emptyDocument()
 	}

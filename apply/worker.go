@@ -143,6 +143,8 @@ func (w *worker) claim(ctx context.Context, g *groupRecord) error {
 		starts = g.SnapshotOffsets
 	} else {
 		first.CatchingUp = true
+		// What lies before the first offset was at or before it, and loaded.
+		first.Watermark = g.Watermark
 	}
 	if int(w.tp.partition) >= len(starts) {
 		return fmt.Errorf("apply partition %s/%d: the topic has more partitions than the %d that run %s was made for: partition counts are fixed for the life of a topic: hint: use a new pipeline name",
