@@ -103,7 +103,7 @@ func (r *running) stop() {
 func until(t testing.TB, cfg Config, ts bson.Timestamp) {
 	t.Helper()
 	testenv.Eventually(t, 30*time.Second, func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), loadTimeout)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		view, err := state.Load(ctx, cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
 		if err != nil {

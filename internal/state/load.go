@@ -3,17 +3,24 @@ package state
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// loadTimeout bounds one Load. Transactions that were open when it began are
+// ended by then; a client that still waits for something is better replaced.
+const loadTimeout = time.Minute
+
 // Load reads the committed state as of the call: everything that was written
 // before it, also by transactions that were still open then, which Load waits
 // for (the broker ends an abandoned one after its transaction timeout). It
-// blocks until it is done or ctx ends and may be repeated.
+// blocks until it is done, ctx ends or a minute is over, and may be repeated.
 func Load(ctx context.Context, cfg kafka.Config, topic string) (*View, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
 	// Control records are kept because the last offset may be the mark of a
 	// transaction; without them the end would never be seen.
 	client, err := kafka.NewClient(cfg, append(fromStart(topic), kgo.KeepControlRecords())...)
