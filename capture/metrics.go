@@ -13,6 +13,8 @@ type metrics struct {
 	queueBytes   prometheus.Gauge
 	lag          prometheus.Gauge
 	active       prometheus.Gauge
+	oplogWindow  prometheus.Gauge
+	oplogGrowth  prometheus.Gauge
 	commit       prometheus.Histogram
 }
 
@@ -34,6 +36,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		queueBytes:   gauge("queue_bytes", "Bytes of entries and events under way."),
 		lag:          gauge("lag_seconds", "Age of the last entry passed, 0 when nothing is waiting."),
 		active:       gauge("active", "1 while this instance is the active capture, 0 while it stands by."),
+		oplogWindow:  gauge("oplog_window_seconds", "How far back the source's oplog reaches once it is full, measured hourly; 0 where that is not known."),
+		oplogGrowth:  gauge("oplog_growth_bytes_per_second", "How many bytes the source's oplog takes a second, over all that it holds."),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "commit_seconds",
 			Help: "Time to flush and commit a Kafka transaction.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -41,7 +45,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
-			m.queueBytes, m.lag, m.active, m.commit)
+			m.queueBytes, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit)
 	}
 	return m
 }

@@ -42,6 +42,8 @@ type Service struct {
 	topics  route.Topics
 	metrics *metrics
 	source  entrySource
+	// client is the source's; nil where a test is the source.
+	client *mongo.Client
 	// published counts the events of ended lives.
 	published int64
 }
@@ -102,7 +104,7 @@ func (s *Service) run(ctx context.Context) error {
 // check looks at the source once before anything is created for it.
 func (s *Service) check(ctx context.Context, client *mongo.Client) error {
 	source := &mongoSource{client: client, keep: s.cfg.Select.Match, held: s.cfg.QueueBytes / heldShare}
-	s.source = source
+	s.client, s.source = client, source
 	_, err := source.describe(ctx)
 	return err
 }
@@ -157,6 +159,12 @@ func (s *Service) serve(ctx context.Context, t *tenure) error {
 		}
 		return nil
 	})
+	if s.client != nil {
+		g.Go(func() error {
+			s.watchWindow(ctx, func(ctx context.Context) (oplogWindow, error) { return measureOplog(ctx, s.client) })
+			return nil
+		})
+	}
 	policy := s.cfg.Retry
 	policy.OnRetry = s.retrying
 	err := policy.Loop(ctx, classify, func(ctx context.Context, alive func()) error {

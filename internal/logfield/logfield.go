@@ -39,6 +39,11 @@ const (
 	Address = "address"
 	// Reason says why something was decided.
 	Reason = "reason"
+	// OplogWindow is how far back the source's oplog reaches, OplogHeld what it
+	// holds now, OplogGrowth how many bytes it takes a second.
+	OplogWindow = "oplog_window"
+	OplogHeld   = "oplog_held"
+	OplogGrowth = "oplog_bytes_per_second"
 	// Until is when retrying ends, Wait how long it rests first.
 	Until = "until"
 	Wait  = "wait"
