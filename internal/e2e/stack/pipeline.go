@@ -20,6 +20,10 @@ type Pipeline struct {
 	ChunkBytes, BatchBytes int
 	// LogLevel is "info" if empty.
 	LogLevel string
+	// Mode is how capture follows the source; empty leaves the default.
+	Mode string
+	// Include and Exclude select namespaces; nothing selects all.
+	Include, Exclude []string
 }
 
 // Destination is one destination of a pipeline.
@@ -28,6 +32,8 @@ type Destination struct {
 	URI  string
 	// Databases are renamed: the source's name to the destination's.
 	Databases map[string]string
+	// ExactlyOnce is "auto", "on" or "off"; empty leaves the default.
+	ExactlyOnce string
 }
 
 // Write writes the configuration file.
@@ -37,6 +43,9 @@ func (p Pipeline) Write(path string) error {
 		entry := yaml.MapSlice{{Key: "name", Value: d.Name}, {Key: "uri", Value: d.URI}}
 		if len(d.Databases) > 0 {
 			entry = append(entry, yaml.MapItem{Key: "rename", Value: map[string]any{"databases": d.Databases}})
+		}
+		if d.ExactlyOnce != "" {
+			entry = append(entry, yaml.MapItem{Key: "exactly_once", Value: d.ExactlyOnce})
 		}
 		destinations = append(destinations, entry)
 	}
@@ -50,12 +59,19 @@ func (p Pipeline) Write(path string) error {
 	if level == "" {
 		level = "info"
 	}
+	source := yaml.MapSlice{{Key: "uri", Value: p.Source}}
+	if p.Mode != "" {
+		source = append(source, yaml.MapItem{Key: "mode", Value: p.Mode})
+	}
 	document := yaml.MapSlice{
 		{Key: "name", Value: p.Name},
-		{Key: "source", Value: map[string]string{"uri": p.Source}},
+		{Key: "source", Value: source},
 		{Key: "kafka", Value: kafka},
 		{Key: "destinations", Value: destinations},
 		{Key: "log", Value: map[string]string{"level": level}},
+	}
+	if len(p.Include)+len(p.Exclude) > 0 {
+		document = append(document, yaml.MapItem{Key: "select", Value: map[string][]string{"include": p.Include, "exclude": p.Exclude}})
 	}
 	if p.ChunkBytes > 0 {
 		document = append(document, yaml.MapItem{Key: "snapshot", Value: map[string]int{"chunk": p.ChunkBytes, "batch": p.BatchBytes, "workers": 1}})
