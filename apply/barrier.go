@@ -212,6 +212,10 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 	if err := s.store.stands(ctx, held); err != nil {
 		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
 	}
+	if busy, err := s.store.building(ctx, targetsOf(s.cfg.Rules, e)...); err != nil || busy {
+		s.barriers.tell(id, fmt.Sprintf("waits for an index of %s to be built before it executes %s", e.NS, e))
+		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
+	}
 	outcome, err := s.execute(ctx, e, &st, func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) })
 	if err != nil {
 		return false, s.giveUp(ctx, id, token, err)

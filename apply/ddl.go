@@ -363,6 +363,11 @@ func (x *executor) createIndexes(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &ddlError{x.event, err}
 	}
+	for i := range indexes {
+		if indexes[i], err = x.settle(ctx, target, indexes[i]); err != nil {
+			return "", err
+		}
+	}
 	if err := x.hold(ctx); err != nil {
 		return "", err
 	}

@@ -46,15 +46,9 @@ func indexOfSpec(stored bson.Raw, policy rules.IndexPolicy) (ix index, ok bool, 
 	}
 	ix = index{name: name, spec: spec, built: built}
 	if deferred {
-		ix.reason = deferredUnique
-		if _, err := spec.LookupErr("expireAfterSeconds"); err == nil {
-			ix.reason = deferredTTL
-		}
-		if u, ok := spec.Lookup("unique").BooleanOK(); ok && u {
-			ix.reason = deferredUnique
-		}
+		ix.reason, err = policyAfter(spec, policy)
 	}
-	return ix, true, nil
+	return ix, err == nil, err
 }
 
 // buildIndexes builds indexes on a target in one command where that works, else
@@ -73,9 +67,15 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 			return 0, err
 		}
 	}
+	listed, _, err := lookup(ctx, client, target)
+	if err != nil {
+		return 0, err
+	}
 	all := make([]bson.Raw, len(indexes))
 	for i, ix := range indexes {
-		all[i] = ix.built
+		if all[i], err = mongodb.ExplicitCollation(ix.built, listed.Options); err != nil {
+			return 0, fmt.Errorf("build indexes ns=%s: %w", target, err)
+		}
 	}
 	db := client.Database(target.DB)
 	err = createIndexes(ctx, db, target.Coll, all)
@@ -85,8 +85,8 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 	if !refusedIndex(err) {
 		return 0, err
 	}
-	for _, ix := range indexes {
-		err := createIndexes(ctx, db, target.Coll, []bson.Raw{ix.built})
+	for i, ix := range indexes {
+		err := createIndexes(ctx, db, target.Coll, all[i:i+1])
 		switch {
 		case err == nil:
 		case lenient && hasCode(err, codeIndexOptionsConflict, codeIndexKeySpecsConflict):
@@ -157,12 +157,15 @@ func (s *store) deferIndex(ctx context.Context, target event.Namespace, ix index
 // forgetIndexes takes deferred indexes of a target off the record: one by name,
 // or all for an empty name.
 func (s *store) forgetIndexes(ctx context.Context, target event.Namespace, name string) error {
-	filter := bson.D{{Key: "_id.pipeline", Value: s.id.Pipeline}, {Key: "_id.ns", Value: target.String()}}
+	filter := s.indexesOf(target)
 	if name != "" {
 		filter = append(filter, bson.E{Key: "_id.index", Value: name})
 	}
 	if _, err := s.db.Collection(deferredCollection).DeleteMany(ctx, filter); err != nil {
 		return fmt.Errorf("forget deferred indexes ns=%s: %w", target, sanitize(err))
+	}
+	if name == "" {
+		return s.forgetFinalized(ctx, target)
 	}
 	return nil
 }
@@ -182,6 +185,9 @@ func (s *store) moveIndexes(ctx context.Context, from, to event.Namespace) error
 		if err := s.deferIndex(ctx, to, index{name: d.ID.Index, spec: d.Spec}, d.Reason, d.Error); err != nil {
 			return err
 		}
+	}
+	if err := s.moveFinalized(ctx, from, to); err != nil {
+		return err
 	}
 	return s.forgetIndexes(ctx, from, "")
 }

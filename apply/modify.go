@@ -91,6 +91,10 @@ func (x *executor) modifyIndex(ctx context.Context, target event.Namespace, spec
 	if err != nil {
 		return nil, 0, &ddlError{x.event, err}
 	}
+	direct, err := x.modifiesDirectly(ctx, target, spec)
+	if err != nil {
+		return nil, 0, err
+	}
 	left, at := rawbson.Begin(nil)
 	var weakened []rawbson.Element
 	for len(body) > 0 {
@@ -101,10 +105,17 @@ func (x *executor) modifyIndex(ctx context.Context, target event.Namespace, spec
 		body = rest
 		switch string(e.Name) {
 		case "expireAfterSeconds", "unique":
+			if direct {
+				changes++
+				break
+			}
 			weakened = append(weakened, e)
 			continue
 		case "prepareUnique":
-			continue
+			if !direct {
+				continue
+			}
+			changes++
 		case "name", "keyPattern":
 		default:
 			changes++

@@ -15,6 +15,7 @@ const (
 	barriersCollection    = "barriers"
 	collectionsCollection = "collections"
 	deferredCollection    = "deferred"
+	finalizedCollection   = "finalized"
 )
 
 // groupID names a group in the destination.
@@ -201,4 +202,8 @@ type deferredRecord struct {
 	Spec   []byte `bson:"spec"`
 	Reason string `bson:"reason"`
 	Error  string `bson:"error"`
+	// Builder has its conversion in hand until Deadline, by the destination's
+	// clock.
+	Builder  string    `bson:"builder,omitempty"`
+	Deadline time.Time `bson:"deadline,omitempty"`
 }

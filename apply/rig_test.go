@@ -53,14 +53,14 @@ type rig struct {
 	edit func(*Config)
 }
 
-func newRig(t testing.TB, pair testenv.Pair) *rig {
+func newRig(t testing.TB, pair testenv.Pair, opts ...testenv.Option) *rig {
 	t.Helper()
 	codec, err := wire.NewCodec()
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{
-		pair: pair, dest: pair.NewDestination(t), topics: route.TopicsOf(pair.Pipeline), codec: codec,
+		pair: pair, dest: pair.NewDestination(t, opts...), topics: route.TopicsOf(pair.Pipeline), codec: codec,
 		kafka: kafka.Config{Brokers: pair.Brokers, Log: zerolog.Nop()}, clock: 1000, edit: func(*Config) {},
 	}
 	r.client, err = kafka.NewClient(r.kafka, kgo.RecordPartitioner(kgo.ManualPartitioner()))

@@ -129,6 +129,7 @@ func (s *Service) serve(ctx context.Context) error {
 	group.Go(func() error { return s.report(ctx) })
 	c := &coordinator{s: s, manifests: make(chan state.Manifest, 1)}
 	group.Go(func() error { return c.run(ctx) })
+	group.Go(func() error { return (&enforcer{s: s, said: map[deferredID]string{}}).run(ctx) })
 	member, err := s.join(hard, group.Go)
 	if err != nil {
 		cut()

@@ -35,6 +35,7 @@ func commands() []command {
 		{"apply", "-config FILE -destination NAME", "write a destination from Kafka", runApply},
 		{"status", "-config FILE [-json]", "show what every service of the pipeline is doing", runStatus},
 		{"verify", "-config FILE -destination NAME", "compare a destination with the source, document by document", runVerify},
+		{"finalize", "-config FILE -destination NAME [-dry-run]", "restore the unique and TTL indexes that a destination has deferred", runFinalize},
 		{"config check", "-config FILE [-connect]", "check a configuration, and with -connect all that it names", runConfigCheck},
 		{"config example", "", "print a commented configuration to start from", runConfigExample},
 		{"version", "", "print the version", runVersion},
@@ -59,6 +60,8 @@ func exitCode(err error) int {
 		usage   usageError
 		faults  *config.FaultsError
 		unknown unknownError
+		// unfinished: done in part; what is left has been printed.
+		unfinished incompleteError
 	)
 	switch {
 	case err == nil:
@@ -67,6 +70,8 @@ func exitCode(err error) int {
 		return verify.Verdict(verdict).ExitCode()
 	case errors.As(err, &usage), errors.As(err, &faults): // the operator must change something
 		return 2
+	case errors.As(err, &unfinished):
+		return 1
 	case errors.As(err, &unknown): // nothing can be said: status, verify
 		return 2
 	default: // a service failed
@@ -79,6 +84,11 @@ func exitCode(err error) int {
 type verdictError verify.Verdict
 
 func (e verdictError) Error() string { return "verdict: " + string(e) }
+
+// incompleteError ends a command that could do a part of its work.
+type incompleteError string
+
+func (e incompleteError) Error() string { return string(e) }
 
 // usageError is a wrong command line.
 type usageError string
@@ -180,7 +190,7 @@ To begin:
 "tributary COMMAND -h" explains the flags of a command. A first SIGINT or SIGTERM
 lets a service finish what it has in hand and commit; a second one aborts it.
 
-Exit codes: 0 success, 1 failed (verify: different), 2 wrong usage or
+Exit codes: 0 success, 1 failed (verify: different; finalize: some remain), 2 wrong usage or
 configuration, or could not tell.
 `
 }
