@@ -32,7 +32,7 @@ const (
 	DefaultWatermarkInterval  = time.Second
 	DefaultIdleInterval       = time.Second
 	DefaultTransactionTimeout = 15 * time.Second
-	DefaultSessionTimeout     = 10 * time.Second
+	DefaultSessionTimeout     = 8 * time.Second
 	DefaultDrainTimeout       = 10 * time.Second
 )
 

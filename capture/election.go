@@ -52,7 +52,8 @@ func newElection(cfg *Config, topic string, joined func()) (*election, error) {
 		// Members that died while they joined hold a rebalance up for this
 		// long.
 		kgo.RebalanceTimeout(max(cfg.DrainTimeout, cfg.SessionTimeout)),
-		kgo.HeartbeatInterval(cfg.SessionTimeout/4),
+		// Also how soon a standby hears that the owner is gone.
+		kgo.HeartbeatInterval(cfg.SessionTimeout/8),
 		// A member that joins does not take the partition from its owner.
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.OnPartitionsAssigned(e.assigned),

@@ -19,6 +19,10 @@ import (
 // awaitTime is how long the server holds a request for new entries open.
 const awaitTime = time.Second
 
+// answerTimeout is how long a member may take beyond that before it counts as
+// out of reach.
+const answerTimeout = 15 * time.Second
+
 // entrySource is where entries come from: a MongoDB deployment, or a script of
 // a test.
 type entrySource interface {
@@ -126,6 +130,8 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 	}
 	held, err := t.first(ctx)
 	switch {
+	case errors.Is(err, errNoEntry):
+		err = s.behind(ctx, from)
 	case err == nil && (held.Time != from.Time || from.Term != 0 && held.Term != from.Term):
 		err = s.lost(ctx, from, held)
 	case err == nil && rebuilding:
@@ -148,7 +154,11 @@ func (s *mongoSource) lost(ctx context.Context, from, found event.Position) erro
 	if err != nil {
 		return err
 	}
-	return historyLost(from, fmt.Sprintf("the source's oplog has %s in its place and begins at %s", found, oldest))
+	what := fmt.Sprintf("the source's oplog has %s in its place and begins at %s", found, oldest)
+	if event.CompareTimes(oldest.Time, from.Time) <= 0 {
+		what += "; " + anotherHistory
+	}
+	return historyLost(from, what)
 }
 
 // historyLost names the gap and the remedy.
@@ -181,16 +191,14 @@ type oplogTail struct {
 // next one is waited for as well.
 func (t *oplogTail) first(ctx context.Context) (event.Position, error) {
 	for range 2 {
-		if t.cursor.TryNext(ctx) {
+		if t.next(ctx) {
 			return entryPosition(t.cursor.Current)
 		}
 		if err := t.failure(); err != nil {
 			return event.Position{}, err
 		}
 	}
-	// Right after an election the majority point may be behind for a moment; a
-	// deployment restored from a backup stays behind.
-	return event.Position{}, &transientError{errors.New("open oplog: the source has no entry at or after the position: hint: if it was restored from a backup, start a new pipeline name with a full load")}
+	return event.Position{}, errNoEntry
 }
 
 func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err error) {
@@ -220,7 +228,7 @@ func (t *oplogTail) fill(ctx context.Context, b *batch) (drained bool, err error
 		if t.cursor.RemainingBatchLength() == 0 && (taken || b.begun()) {
 			break // hand over before waiting for the server
 		}
-		if !t.cursor.TryNext(ctx) {
+		if !t.next(ctx) {
 			if err := t.failure(); err != nil {
 				return false, err
 			}
@@ -234,6 +242,18 @@ func (t *oplogTail) fill(ctx context.Context, b *batch) (drained bool, err error
 	}
 	t.handOver(b, taken)
 	return false, nil
+}
+
+// next is the cursor's TryNext, which blocks for the server's await time. A
+// member that is frozen, or out of reach, answers nothing at all and closes no
+// connection either.
+func (t *oplogTail) next(ctx context.Context) bool {
+	if t.cursor.RemainingBatchLength() > 0 {
+		return t.cursor.TryNext(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return t.cursor.TryNext(ctx)
 }
 
 // handOver notes how far the batch has come, which is the cursor's present entry

@@ -17,6 +17,11 @@ import (
 // connection string says serverSelectionTimeoutMS.
 const selectionTimeout = 10 * time.Second
 
+// connectTimeout bounds one attempt to connect, and with the driver's ten
+// seconds between two looks at a server how long one that answers nothing any
+// more counts as alive, unless the connection string says connectTimeoutMS.
+const connectTimeout = 10 * time.Second
+
 // disconnectTimeout bounds the clean-up after a connection that did not come up.
 const disconnectTimeout = 5 * time.Second
 
@@ -66,6 +71,9 @@ func clientOptions(opts Options, uri *connstring.ConnString) *options.ClientOpti
 			name = "tributary"
 		}
 		client.SetAppName(name)
+	}
+	if !uri.ConnectTimeoutSet {
+		client.SetConnectTimeout(connectTimeout)
 	}
 	if !uri.ServerSelectionTimeoutSet {
 		timeout := opts.ServerSelectionTimeout
