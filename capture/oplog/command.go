@@ -1,6 +1,9 @@
 package oplog
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -9,6 +12,9 @@ import (
 // command decodes a c entry other than applyOps. Its namespace is "db.$cmd",
 // and the command's first element names the collection.
 func (r *run) command(op *operation, ns event.Namespace) error {
+	if op.command == "modifyCollectionShardingIndexCatalog" {
+		return nil // about how a cluster routes, logged under the collection's own name
+	}
 	if ns.Coll != commandSuffix {
 		return op.malformed("namespace of a command")
 	}
@@ -25,10 +31,12 @@ func (r *run) command(op *operation, ns event.Namespace) error {
 		return r.onCollection(op, ns.DB, event.OpCreateIndexes, op.createIndexes)
 	case "commitIndexBuild":
 		return r.onCollection(op, ns.DB, event.OpCreateIndexes, op.commitIndexBuild)
-	case "dropIndexes", "deleteIndexes":
+	case "dropIndexes", "deleteIndexes", "dropIndex", "deleteIndex":
 		return r.onCollection(op, ns.DB, event.OpDropIndexes, op.dropIndexes)
-	case "dropDatabase", "startIndexBuild", "abortIndexBuild", "dbCheck":
+	case "dropDatabase", "startIndexBuild", "abortIndexBuild", "dbCheck", "createGlobalIndex", "dropGlobalIndex":
 		return nil
+	case "convertToCapped", "emptycapped", "importCollection", "truncateRange":
+		return r.unlogged(op, ns.DB)
 	case "commitTransaction", "abortTransaction":
 		return op.unsupported("end of a transaction, without the rest (" + op.fragment.String() + ")")
 	}
@@ -37,11 +45,26 @@ func (r *run) command(op *operation, ns event.Namespace) error {
 	if internalDatabase(ns.DB) && ns.DB != "admin" {
 		return nil
 	}
-	switch op.command {
-	case "convertToCapped", "emptycapped", "importCollection", "truncateRange":
-		return op.unsupported("command that changes documents without logging them")
-	}
 	return op.unknown("command " + op.command)
+}
+
+// unlogged refuses a command that changes documents of a selected collection
+// without logging them. Some name it with its database.
+func (r *run) unlogged(op *operation, db string) error {
+	coll, err := op.collection()
+	if err != nil {
+		return err
+	}
+	ns := event.Namespace{DB: db, Coll: coll}
+	if op.command == "importCollection" || op.command == "truncateRange" {
+		if full, err := event.ParseNamespace(coll); err == nil {
+			ns = full
+		}
+	}
+	if !r.selected(ns) {
+		return nil
+	}
+	return op.unsupported("command that changes documents without logging them, collection " + ns.String())
 }
 
 // collection returns the string in the command's first element.
@@ -81,8 +104,16 @@ func (r *run) onCollection(op *operation, db string, kind event.Op, form func(co
 }
 
 func (r *run) create(op *operation, db string) error {
-	if coll, err := op.collection(); err != nil || coll == viewsCollection {
+	coll, err := op.collection()
+	if err != nil || coll == viewsCollection {
 		return err
+	}
+	// The documents of a time-series collection are in its buckets.
+	ns := event.Namespace{DB: db, Coll: strings.TrimPrefix(coll, bucketsPrefix)}
+	if _, series, err := rawbson.Lookup(op.o, "timeseries"); err != nil {
+		return op.fail(err, "")
+	} else if series && r.selected(ns) {
+		return op.fail(fmt.Errorf("%w: time-series collection %s", ErrUnsupported, ns), hintExclude)
 	}
 	return r.onCollection(op, db, event.OpCreate, func(string) (bson.Raw, error) { return op.o, nil })
 }

@@ -19,6 +19,7 @@ const (
 
 const (
 	viewsCollection = "system.views"
+	bucketsPrefix   = "system.buckets."
 	commandSuffix   = "$cmd"
 )
 

@@ -88,6 +88,10 @@ func TestDecode(t *testing.T) {
 		{"temporary document", `{"op":"i","ns":"a.tmpxyz12.convertToCapped.b","o":{"_id":1}}`, nil},
 		{"not temporary", `{"op":"i","ns":"a.tmp.b","o":{"_id":"x"}}`, []string{`0@2 insert a.tmp.b key={"_id": "x"} doc={"_id": "x"}`}},
 		{"nothing to do", `{"op":"c","ns":"a.$cmd","o":{"applyOps":[{"op":"c","ns":"a.$cmd","o":{"dropDatabase":1}},{"op":"c","ns":"a.$cmd","o":{"startIndexBuild":"b"}},{"op":"c","ns":"a.$cmd","o":{"abortIndexBuild":"b"}},{"op":"c","ns":"a.$cmd","o":{"dbCheck":"b"}}]}}`, nil},
+		{"of a cluster", `{"op":"c","ns":"a.b","o":{"modifyCollectionShardingIndexCatalog":"a.b","op":"d"}}`, nil},
+		{"clustered collection", `{"op":"c","ns":"a.$cmd","o":{"create":"b","clusteredIndex":{"v":2,"key":{"_id":1},"name":"_id_","unique":true}}}`, []string{`0@2 create a.b ddl={"create": "b","clusteredIndex": {"v": {"$numberInt":"2"},"key": {"_id": {"$numberInt":"1"}},"name": "_id_","unique": true}}`}},
+		{"index made unique", `{"op":"c","ns":"a.$cmd","o":{"collMod":"b","index":{"name":"x_1","prepareUnique":true}},"o2":{"collectionOptions_old":{}}}`, []string{`0@2 modify a.b ddl={"collMod": "b","index": {"name": "x_1","prepareUnique": true}}`}},
+		{"very old name of dropIndexes", `{"op":"c","ns":"a.$cmd","o":{"deleteIndex":"b","index":"x_1"}}`, []string{`0@2 drop_indexes a.b ddl={"dropIndexes": "b","index": "x_1"}`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := oplog.Decoder{Source: event.Source{Deployment: "d"}}
@@ -121,7 +125,10 @@ func TestDecodeErrors(t *testing.T) {
 		{"unknown letter", `{"op":"x","ns":"a.b","o":{}}`, oplog.ErrUnknown, oplog.Whole, "op x"},
 		{"unknown command", `{"op":"c","ns":"a.$cmd","o":{"unheardOf":"b"}}`, oplog.ErrUnknown, oplog.Whole, "command=unheardOf"},
 		{"unknown command of the deployment", `{"op":"c","ns":"admin.$cmd","o":{"unheardOf":1}}`, oplog.ErrUnknown, oplog.Whole, "ns=admin.$cmd"},
-		{"known and not possible", `{"op":"c","ns":"a.$cmd","o":{"importCollection":"b"}}`, oplog.ErrUnsupported, oplog.Whole, "remedy"},
+		{"known and not possible", `{"op":"c","ns":"a.$cmd","o":{"importCollection":"a.b.c","dryRun":false}}`, oplog.ErrUnsupported, oplog.Whole, "collection a.b.c: hint: "},
+		{"capped in place", `{"op":"c","ns":"a.$cmd","o":{"convertToCapped":"b","size":4096}}`, oplog.ErrUnsupported, oplog.Whole, "collection a.b"},
+		{"time series", `{"op":"c","ns":"a.$cmd","o":{"create":"system.buckets.b","clusteredIndex":true,"timeseries":{"timeField":"t"}}}`, oplog.ErrUnsupported, oplog.Whole, "time-series collection a.b: hint: exclude it"},
+		{"time series of a later server", `{"op":"c","ns":"a.$cmd","o":{"create":"b","timeseries":{"timeField":"t"}}}`, oplog.ErrUnsupported, oplog.Whole, "time-series collection a.b"},
 		{"update version", `{"op":"u","ns":"a.b","o":{"$v":3},"o2":{"_id":1}}`, oplog.ErrUnknown, oplog.Whole, "position=7.3/0@2"},
 		{"other operator", `{"op":"u","ns":"a.b","o":{"$inc":{"x":1}},"o2":{"_id":1}}`, oplog.ErrUnsupported, oplog.Whole, "$inc"},
 		{"invalid diff", `{"op":"u","ns":"a.b","o":{"$v":2,"diff":{"q":{}}},"o2":{"_id":1}}`, oplog.ErrMalformed, oplog.Whole, "invalid delta"},
@@ -202,6 +209,14 @@ func TestDecodeSelects(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	nothing := oplog.Decoder{Select: func(string, string) bool { return false }}
+	for _, text := range []string{
+		`{"op":"c","ns":"a.$cmd","o":{"emptycapped":"b"}}`, `{"op":"c","ns":"a.$cmd","o":{"importCollection":"a.b"}}`,
+		`{"op":"c","ns":"a.$cmd","o":{"create":"system.buckets.b","timeseries":{"timeField":"t"}}}`,
+	} {
+		if events, err := nothing.Decode(entry(t, text), nil); err != nil || events != nil {
+			t.Errorf("%s, not selected: %d events, %v", text, len(events), err)
+		}
+	}
 	for _, name := range fixture.Names(t) {
 		for _, raw := range fixture.Load(t, name).Oplog {
 			if events, err := nothing.Decode(raw, nil); len(events) != 0 || (err != nil && !errors.Is(err, oplog.ErrUnsupported)) {

@@ -17,9 +17,11 @@
 //   - Writes to DB.system.views: create, modify and drop of the view that the
 //     document describes. Creating that collection is nothing; dropping it is
 //     the drop of "system.views", which means every view of the database.
-//   - c: the DDL events below; dropDatabase, startIndexBuild, abortIndexBuild
-//     and dbCheck are nothing (a server logs the drops of a database's
-//     collections before dropDatabase).
+//   - c: the DDL events below; dropDatabase, startIndexBuild, abortIndexBuild,
+//     dbCheck and what is about a cluster's routing are nothing (a server logs
+//     the drops of a database's collections before dropDatabase). Commands that
+//     change documents without logging them and the creation of time-series
+//     collections are errors where the collection is selected.
 //   - applyOps: its operations in order. With lsid and txnNumber it is a
 //     transaction (but not with multiOpType 1: then each operation is a
 //     retryable write of its own), otherwise a command of a user or a batch of

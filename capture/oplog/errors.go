@@ -18,8 +18,9 @@ var (
 )
 
 const (
-	hintReload  = "load the pipeline again, from a time after this entry"
-	hintUpgrade = "use a version of Tributary that knows it, or load the pipeline again, from a time after this entry"
+	hintReload  = "start a new pipeline name with a full load"
+	hintUpgrade = "use a version of Tributary that knows it, or start a new pipeline name with a full load"
+	hintExclude = "exclude it from the selection, or drop it and start a new pipeline name with a full load"
 )
 
 // EntryError says which entry cannot be decoded, why, and what an operator can
@@ -49,7 +50,7 @@ func (e *EntryError) Error() string {
 	}
 	fmt.Fprintf(&b, ": %v", e.Err)
 	if e.Hint != "" {
-		fmt.Fprintf(&b, " (remedy: %s)", e.Hint)
+		fmt.Fprintf(&b, ": hint: %s", e.Hint)
 	}
 	return b.String()
 }
