@@ -63,6 +63,13 @@ func newAssembler(p past, limit int64) *assembler {
 	return &assembler{past: p, open: oplog.Transactions{Limit: limit}}
 }
 
+// resume begins with the first entry, that is where reading must resume, with
+// what was published. What it alone says is in no batch.
+func (a *assembler) resume(through event.Position, first bson.Raw) error {
+	a.through, a.rebuilding = through, true
+	return a.rebuild(newBatch(), first)
+}
+
 // take puts an entry into the batch if it has an effect of its own. The batch
 // keeps a copy. It may block on the source.
 func (a *assembler) take(ctx context.Context, b *batch, entry bson.Raw) error {
@@ -111,7 +118,7 @@ func (a *assembler) rebuild(b *batch, entry bson.Raw) error {
 		return historyLost(a.through, fmt.Sprintf("the source's oplog has %s in its place", h.Position))
 	}
 	if order == 0 {
-		a.rebuilding = false
+		a.rebuilding, a.through.Term = false, h.Position.Term
 		b.reached = a.through
 	}
 	if h.Fragment == oplog.Whole {
@@ -198,17 +205,9 @@ func (a *assembler) finish(b *batch, last event.Position) {
 		if first := a.replay.txn.First; !held || first.Compare(oldest) < 0 {
 			oldest = first
 		}
-		b.complete = justBefore(a.replay.at.Time)
+		b.partial = true
 	}
 	b.readFrom = oldest
-}
-
-// justBefore returns the last cluster time before t.
-func justBefore(t bson.Timestamp) bson.Timestamp {
-	if t.I > 0 {
-		return bson.Timestamp{T: t.T, I: t.I - 1}
-	}
-	return bson.Timestamp{T: t.T - 1, I: math.MaxUint32}
 }
 
 // close gives up what is being read.

@@ -44,10 +44,9 @@ type batch struct {
 	// readFrom is where reading must resume once the batch is published: the
 	// first entry of the oldest open transaction; zero: where the batch ends.
 	readFrom event.Position
-	// complete is the time up to which everything has been handed out with the
-	// batch; zero: the time of its end. It is earlier where more of that time
-	// follows in the next batch.
-	complete bson.Timestamp
+	// partial says that more of the time of the batch's end follows in the next
+	// batch: no watermark may stand between the two.
+	partial bool
 	// cost is what it takes from the budget of bytes.
 	cost int64
 
@@ -163,6 +162,6 @@ func (b *batch) reset() {
 	b.raw, b.ends, b.parts, b.out, b.operations = b.raw[:0], b.ends[:0], b.parts[:0], b.out[:0], 0
 	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
-	b.reached, b.readFrom, b.complete = event.Position{}, event.Position{}, bson.Timestamp{}
+	b.reached, b.readFrom, b.partial = event.Position{}, event.Position{}, false
 	b.promise = nil
 }

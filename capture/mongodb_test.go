@@ -144,11 +144,7 @@ func TestSourceIsCapturedUnderKills(t *testing.T) {
 		for range 3 {
 			timer := time.NewTimer(time.Duration(100+r.IntN(400)) * time.Millisecond)
 			<-timer.C
-			client.Load().Close()
-			service.cancel()
-			if err := service.wait(); err != nil {
-				t.Fatal(err)
-			}
+			service.kill(client.Load())
 			service = start(t, cfg)
 		}
 		if err := g.Wait(); err != nil {

@@ -123,8 +123,12 @@ func (p *publisher) advance(b *batch) {
 	p.position = b.last
 	if b.err == nil {
 		p.readFrom = cmp.Or(b.readFrom, b.last)
-		p.marks.pass(cmp.Or(b.complete, b.last.Time))
 	}
+	if b.err != nil || b.partial {
+		p.marks.hold()
+		return
+	}
+	p.marks.pass(b.last.Time)
 }
 
 // failure returns the cause of ctx's end, if it has ended, since the client then

@@ -138,18 +138,15 @@ func (s *script) open(_ context.Context, at state.CapturePosition) (tail, event.
 	from := at.PublishedThrough
 	t := &scriptTail{script: s, assembler: newAssembler(s, s.held)}
 	if !at.ReadFrom.IsZero() && at.ReadFrom.Compare(from) < 0 {
-		t.assembler.through, t.assembler.rebuilding = from, true
 		from = at.ReadFrom
 	}
 	t.next = slices.Index(s.times, from.Time)
 	if t.next < s.lost || (from.Term != 0 && from.Term != scriptTerm) {
 		return nil, from, historyLost(from, "the script has lost it")
 	}
-	if t.assembler.rebuilding {
-		return t, at.PublishedThrough, nil
-	}
+	err := t.assembler.resume(at.PublishedThrough, s.entries[t.next])
 	t.next++
-	return t, event.Position{Time: from.Time, Term: scriptTerm, Index: from.Index}, nil
+	return t, t.assembler.through, err
 }
 
 type scriptTail struct {

@@ -92,11 +92,7 @@ func TestKills(t *testing.T) {
 			s.write(r, 1+r.IntN(3000))
 			timer := time.NewTimer(time.Duration(r.IntN(60)) * time.Millisecond)
 			<-timer.C
-			client.Load().Close() // as a killed process: neither commit nor abort
-			first.cancel()
-			if err := first.wait(); err != nil {
-				t.Fatal(err)
-			}
+			first.kill(client.Load())
 			first = start(t, cfg)
 			testenv.Eventually(t, 20*time.Second, func() error {
 				if client.Load() == nil {

@@ -49,8 +49,9 @@ type tail interface {
 	// fetch appends items to b, or none but says in b.reached how far it came,
 	// or neither where it needs another call. If it reports drained, everything
 	// that was committed when fetch was called has been handed out before. It
-	// sets b.readFrom and b.complete where they differ from b's end. It blocks for the server's await time at most and may be called
-	// from one goroutine at a time. After an error the tail is of no use.
+	// sets b.readFrom and b.partial. It blocks for the server's await time at
+	// most and may be called from one goroutine at a time. After an error the
+	// tail is of no use.
 	fetch(ctx context.Context, b *batch) (drained bool, err error)
 	// close gives the server's resources back.
 	close(ctx context.Context)
@@ -108,8 +109,7 @@ func (s *mongoSource) oplog() *mongo.Collection {
 // that this is another history.
 func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail, event.Position, error) {
 	through, from := at.PublishedThrough, at.PublishedThrough
-	rebuilding := !at.ReadFrom.IsZero() && at.ReadFrom.Compare(through) < 0
-	if rebuilding {
+	if !at.ReadFrom.IsZero() && at.ReadFrom.Compare(through) < 0 {
 		from = at.ReadFrom
 	}
 	cursor, err := s.oplog().Find(ctx, bson.D{{Key: "ts", Value: bson.D{{Key: "$gte", Value: from.Time}}}},
@@ -134,14 +134,10 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 		err = s.behind(ctx, from)
 	case err == nil && (held.Time != from.Time || from.Term != 0 && held.Term != from.Term):
 		err = s.lost(ctx, from, held)
-	case err == nil && rebuilding:
-		t.assembler.through, t.assembler.rebuilding = through, true
-		if err = t.assembler.take(ctx, newBatch(), t.cursor.Current); err == nil {
-			return t, through, nil
-		}
 	case err == nil:
-		held.Index = from.Index // what was published inside the entry
-		return t, held, nil
+		if err = t.assembler.resume(through, t.cursor.Current); err == nil {
+			return t, t.assembler.through, nil
+		}
 	}
 	t.close(context.WithoutCancel(ctx))
 	return nil, from, err

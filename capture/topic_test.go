@@ -90,6 +90,18 @@ func (r *running) wait() error {
 	return err
 }
 
+// kill ends the service as a killed process would: its producer's transaction is
+// neither committed nor aborted. The end is asked for first, so that the client
+// that is gone is no fault.
+func (r *running) kill(producer *kgo.Client) {
+	r.t.Helper()
+	r.cancel()
+	producer.Close()
+	if err := r.wait(); err != nil {
+		r.t.Fatalf("service ended with: %v", err)
+	}
+}
+
 // stop ends the service in good order.
 func (r *running) stop() {
 	r.t.Helper()
@@ -218,9 +230,12 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 		}
 	}
 	var got [testPartitions][]record
-	var watermark [testPartitions]bson.Timestamp
+	var watermark, last [testPartitions]bson.Timestamp
 	for _, r := range records {
 		if r.event.Op == event.OpWatermark {
+			if event.CompareTimes(r.event.Position.Time, last[r.partition]) < 0 {
+				t.Errorf("partition %d offset %d: watermark %v follows a change of %v", r.partition, r.offset, r.event.Position.Time, last[r.partition])
+			}
 			if event.CompareTimes(r.event.Position.Time, watermark[r.partition]) < 0 {
 				t.Errorf("partition %d offset %d: watermark goes back", r.partition, r.offset)
 			}
@@ -230,6 +245,7 @@ func checkExactlyOnce(t testing.TB, cfg Config, s *script, start bson.Timestamp)
 		if event.CompareTimes(r.event.Position.Time, watermark[r.partition]) <= 0 {
 			t.Errorf("partition %d offset %d: %s follows watermark %v", r.partition, r.offset, &r.event, watermark[r.partition])
 		}
+		last[r.partition] = r.event.Position.Time
 		got[r.partition] = append(got[r.partition], r)
 	}
 	for p := range want {

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -125,11 +124,7 @@ func TestServersTransactions(t *testing.T) {
 		for range perKill {
 			w.step()
 		}
-		client.Load().Close()
-		service.cancel()
-		if err := service.wait(); err != nil {
-			t.Fatal(err)
-		}
+		service.kill(client.Load())
 		service = start(t, cfg)
 	}
 	for len(w.open) > 0 {
@@ -199,13 +194,17 @@ func (w *serverWriter) end(i int) {
 func checkTransactions(t testing.TB, cfg Config) {
 	t.Helper()
 	next := map[string]map[int32]bool{}
-	var watermarks [testPartitions]bson.Timestamp
+	var watermarks, last [testPartitions]bson.Timestamp
 	for _, r := range committed(t, cfg) {
 		e := &r.event
 		if e.Op == event.OpWatermark {
+			if event.CompareTimes(e.Position.Time, last[r.partition]) < 0 {
+				t.Errorf("watermark %v follows a change of %v", e.Position.Time, last[r.partition])
+			}
 			watermarks[r.partition] = e.Position.Time
 			continue
 		}
+		last[r.partition] = e.Position.Time
 		if event.CompareTimes(e.Position.Time, watermarks[r.partition]) <= 0 {
 			t.Errorf("%s follows watermark %v", e, watermarks[r.partition])
 		}
@@ -313,10 +312,10 @@ func killInside(t *testing.T, cfg Config, client *atomic.Pointer[kgo.Client], in
 	if !ok {
 		t.Fatal("no position inside the transaction")
 	}
-	client.Load().Close()
 	service.cancel()
+	client.Load().Close()
 	close(killed)
-	if err := service.wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := service.wait(); err != nil {
 		t.Fatal(err)
 	}
 	p := position(t, cfg)
