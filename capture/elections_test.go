@@ -1,0 +1,306 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/testenv"
+	"github.com/tributarydb/tributary/internal/testenv/engine"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"golang.org/x/sync/errgroup"
+)
+
+// lagBack is how soon capture must be back at the source's present after an
+// election.
+const lagBack = 60 * time.Second
+
+// members is a set of three in the hands of an election test.
+type members struct {
+	t      *testing.T
+	cfg    Config
+	source *testenv.Mongo
+	set    *engine.ReplicaSet
+	coll   *mongo.Collection
+	// next numbers the documents that were written.
+	next int64
+}
+
+// primary returns the member that the others take for their primary, by what
+// those that are awake say.
+func (m *members) primary(but ...*engine.Member) *engine.Member {
+	m.t.Helper()
+	var found *engine.Member
+	testenv.Eventually(m.t, time.Minute, func() error {
+		for _, member := range m.set.Members {
+			if slices.Contains(but, member) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(m.t.Context(), 5*time.Second)
+			hello, err := hello(ctx, member.URI)
+			cancel()
+			if err == nil && hello.Primary {
+				found = member
+				return nil
+			}
+		}
+		return errors.New("no primary")
+	})
+	return found
+}
+
+type helloReply struct {
+	Primary bool `bson:"isWritablePrimary"`
+}
+
+func hello(ctx context.Context, uri string) (reply helloReply, err error) {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
+	if err != nil {
+		return reply, err
+	}
+	defer func() { err = errors.Join(err, client.Disconnect(context.WithoutCancel(ctx))) }()
+	return reply, client.Database("admin").RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&reply)
+}
+
+// write inserts n documents, each until a majority has it. An insert whose
+// answer was lost is tried again: there it is a duplicate.
+func (m *members) write(ctx context.Context, n int) error {
+	for range n {
+		doc := bson.D{{Key: "_id", Value: m.next}, {Key: "n", Value: m.next}}
+		for {
+			try, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err := m.coll.InsertOne(try, doc)
+			cancel()
+			if err == nil || mongo.IsDuplicateKeyError(err) {
+				break
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		m.next++
+	}
+	return nil
+}
+
+// during writes while something happens to the set, and wants capture at the
+// source's present soon afterwards.
+func (m *members) during(what string, happen func()) {
+	m.t.Helper()
+	ctx, stop := context.WithCancel(m.t.Context())
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error {
+		for ctx.Err() == nil {
+			if err := m.write(m.t.Context(), 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	happen()
+	begin := time.Now()
+	m.primary()
+	stop()
+	if err := g.Wait(); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.write(m.t.Context(), 1); err != nil {
+		m.t.Fatal(err)
+	}
+	untilNow(m.t, m.cfg, m.source)
+	took := time.Since(begin)
+	m.t.Logf("%s: at the source's present after %s", what, took.Round(10*time.Millisecond))
+	if took > lagBack {
+		m.t.Logf("that is more than the promised %s", lagBack)
+	}
+}
+
+// TestElections: stepdown, kill and freeze of the primary during writes, and
+// writes that are rolled back. Nothing is lost, nothing comes twice, and of what
+// was rolled back nothing shows.
+func TestElections(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Members(3))
+	cfg := mongoConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), source)
+	m := &members{t: t, cfg: cfg, source: source, set: source.ReplicaSet(), coll: source.Client.Database("shop").Collection("orders")}
+	if err := source.Client.Database("shop").CreateCollection(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	service := start(t, cfg)
+	untilNow(t, cfg, source)
+
+	m.during("stepdown", func() {
+		client := direct(t, m.primary())
+		// Its answer may be lost with the connection.
+		_ = client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "replSetStepDown", Value: 10}, {Key: "force", Value: true}}).Err()
+	})
+	m.during("kill", func() {
+		p := m.primary()
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		m.primary(p)
+		if err := p.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	m.during("freeze", func() {
+		p := m.primary()
+		if err := p.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		m.primary(p)
+		untilPassed(t, m)
+		if err := p.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	m.rollBack()
+	untilNow(t, cfg, source)
+	service.stop()
+
+	want := history{}
+	for id := range m.next {
+		want.add(id, "insert", int(id))
+	}
+	compareHistories(t, captured(t, cfg), want)
+}
+
+// untilPassed waits until capture has passed something of the new primary's
+// while the old one is still frozen.
+func untilPassed(t *testing.T, m *members) {
+	t.Helper()
+	before := loadPosition(t, m.cfg)
+	testenv.Eventually(t, 2*lagBack, func() error {
+		if p := loadPosition(t, m.cfg); p.Term <= before.Term {
+			return fmt.Errorf("still in term %d", p.Term)
+		}
+		return nil
+	})
+}
+
+// direct is a client of one member.
+func direct(t *testing.T, member *engine.Member) *mongo.Client {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(member.URI).SetRetryWrites(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := client.Disconnect(ctx); err != nil {
+			t.Log(err)
+		}
+	})
+	return client
+}
+
+// rollBack has a primary that nobody hears take writes, which the set then rolls
+// back.
+func (m *members) rollBack() {
+	t := m.t
+	old := m.primary()
+	client := direct(t, old)
+	if err := client.Ping(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range m.set.Members {
+		if member != old {
+			if err := member.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	doomed := client.Database("shop").Collection("orders", options.Collection().SetWriteConcern(writeconcern.W1()))
+	taken := 0
+	for i := range int64(20) {
+		if _, err := doomed.InsertOne(t.Context(), bson.D{{Key: "_id", Value: 1_000_000 + i}, {Key: "n", Value: int64(0)}}); err != nil {
+			break
+		}
+		taken++
+	}
+	if taken == 0 {
+		t.Fatal("the isolated primary took no write")
+	}
+	if err := old.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range m.set.Members {
+		if member != old {
+			if err := member.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.primary(old)
+	if err := m.write(t.Context(), 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, time.Minute, func() error {
+		reader := client.Database("shop").Collection("orders")
+		err := reader.FindOne(t.Context(), bson.D{{Key: "_id", Value: int64(1_000_000)}}).Err()
+		if errors.Is(err, mongo.ErrNoDocuments) {
+			return nil
+		}
+		return fmt.Errorf("not rolled back yet: %v", err)
+	})
+	t.Logf("%d writes were rolled back", taken)
+}
+
+// TestPositionOfAnotherHistory puts the position where the source's oplog does
+// not have it, as after a restore.
+func TestPositionOfAnotherHistory(t *testing.T) {
+	for name, move := range map[string]func(p *event.Position){
+		"the oplog ends before it": func(p *event.Position) { p.Time.T += 3600 },
+		"of another term":          func(p *event.Position) { p.Term += 2 },
+		"no entry in its place":    func(p *event.Position) { p.Time.I += 1 << 20 },
+	} {
+		t.Run(name, func(t *testing.T) { anotherHistoryTest(t, move) })
+	}
+}
+
+func anotherHistoryTest(t *testing.T, move func(*event.Position)) {
+	source := testenv.RequireMongoD(t).NewSource(t)
+	cfg := mongoConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), source)
+	service := start(t, cfg)
+	untilNow(t, cfg, source)
+	service.stop()
+	if err := work(t.Context(), source.Client.Database("shop").Collection("orders"), 0, 3); err != nil {
+		t.Fatal(err)
+	}
+	p := loadPosition(t, cfg)
+	move(&p)
+	client, err := kafka.NewClient(cfg.Kafka)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	record, err := state.Record(route.TopicsOf(cfg.Pipeline).State, state.KeyPosition(), state.CapturePosition{
+		ReadFrom: p, PublishedThrough: p, Watermark: p.Time, Partitions: testPartitions,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(t, cfg).wait(); !errors.Is(err, ErrHistoryLost) {
+		t.Fatalf("error %v, want ErrHistoryLost", err)
+	} else {
+		t.Log(err)
+	}
+}
