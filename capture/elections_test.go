@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"github.com/tributarydb/tributary/internal/testenv/engine"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -302,5 +306,57 @@ func anotherHistoryTest(t *testing.T, move func(*event.Position)) {
 		t.Fatalf("error %v, want ErrHistoryLost", err)
 	} else {
 		t.Log(err)
+	}
+}
+
+// TestOplogRollsOverUnderAStalledCapture: Kafka takes nothing while the source's
+// oplog goes on past where capture stands.
+func TestOplogRollsOverUnderAStalledCapture(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Fresh(), testenv.OplogMB(20), testenv.Args("--syncdelay", "1"))
+	broker := testenv.StandIn(t)
+	var stalled atomic.Bool
+	broker.Cluster.ControlKey(kmsg.Produce.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		broker.Cluster.KeepControl()
+		if !stalled.Load() {
+			return nil, nil, false
+		}
+		return refuseProduce(req, kerr.NotEnoughReplicas.Code), nil, true
+	})
+	cfg := mongoConfig(t, broker, testenv.NewPipeline(t), source)
+	cfg.QueueBytes, cfg.TransactionTimeout = minQueueBytes, 5*time.Second
+	service := start(t, cfg)
+	untilNow(t, cfg, source)
+	stalled.Store(true)
+	oplog := source.Client.Database("local").Collection("oplog.rs")
+	filler := source.Client.Database("shop").Collection("filler")
+	fill := func(n int) error {
+		for range n {
+			if _, err := filler.InsertOne(t.Context(), bson.D{{Key: "b", Value: make([]byte, 4<<20)}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// More than capture has room for, and what a cursor holds.
+	if err := fill(20); err != nil {
+		t.Fatal(err)
+	}
+	beyond, err := mongodb.LatestTime(t.Context(), source.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 2*time.Minute, func() error {
+		if err := fill(5); err != nil {
+			return err
+		}
+		err := oplog.FindOne(t.Context(), bson.D{{Key: "ts", Value: bson.D{{Key: "$lte", Value: beyond}}}}).Err()
+		if errors.Is(err, mongo.ErrNoDocuments) {
+			return nil
+		}
+		return errors.New("the oplog has not rolled over yet")
+	})
+	stalled.Store(false)
+	if err := service.wait(); !errors.Is(err, ErrHistoryLost) {
+		t.Fatalf("error %v, want ErrHistoryLost", err)
 	}
 }

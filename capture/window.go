@@ -26,6 +26,8 @@ const (
 	// fullOplog is the share of its size from which an oplog drops its oldest
 	// entries.
 	fullOplog = 0.95
+	// youngOplog holds too little to say how it grows.
+	youngOplog = 10 * time.Minute
 )
 
 // oplogWindow is how much of the past an oplog holds.
@@ -46,11 +48,19 @@ func (w oplogWindow) growth() float64 {
 	return float64(w.bytes) / w.held().Seconds()
 }
 
+// full reports whether the oplog drops entries, or may.
+func (w oplogWindow) full() bool {
+	return w.capacity <= 0 || w.bytes <= 0 || float64(w.bytes) >= fullOplog*float64(w.capacity)
+}
+
 // reach is how long an entry stays: what is held, or of an oplog that is not
-// full yet, what it will hold at this growth.
+// full yet, what it will hold at this growth; 0 of one that is too young to say.
 func (w oplogWindow) reach() time.Duration {
-	if w.capacity <= 0 || w.bytes <= 0 || float64(w.bytes) >= fullOplog*float64(w.capacity) {
+	switch {
+	case w.full():
 		return w.held()
+	case w.held() < youngOplog:
+		return 0
 	}
 	return time.Duration(float64(w.held()) * float64(w.capacity) / float64(w.bytes))
 }
@@ -58,6 +68,8 @@ func (w oplogWindow) reach() time.Duration {
 // complaint says what is wrong with the window, or nothing.
 func (w oplogWindow) complaint(lag time.Duration) string {
 	switch reach := w.reach(); {
+	case reach == 0 && !w.full():
+		return ""
 	case reach < lags*lag:
 		return fmt.Sprintf("the source's oplog reaches back %s, less than %d times the lag of %s: history may be lost soon: "+
 			"hint: enlarge the oplog now (replSetResizeOplog), or take load off", reach.Round(time.Second), lags, lag.Round(time.Second))
@@ -117,6 +129,9 @@ func (s *Service) watchWindow(ctx context.Context, measure func(context.Context)
 				return
 			}
 			window, known = w, true
+			if w.reach() == 0 {
+				next = now.Add(youngOplog)
+			}
 			s.reportWindow(w)
 		}
 	)
