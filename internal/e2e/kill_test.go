@@ -15,7 +15,6 @@ import (
 	"github.com/tributarydb/tributary/internal/e2e/workload"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"github.com/tributarydb/tributary/internal/testenv/engine"
-	"github.com/tributarydb/tributary/internal/verify"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -71,24 +70,7 @@ func TestKillAnything(t *testing.T) {
 		}
 		k.underWrites(ctx)
 
-		r, err := fleet.Verify(ctx, "eu")
-		if err != nil {
-			fatal(t, fleet, err)
-		}
-		if r.Verdict != verify.Equal {
-			if err := verify.WriteTable(t.Output(), r); err != nil {
-				t.Error(err)
-			}
-			fatal(t, fleet, fmt.Errorf("verdict %s %s, want equal", r.Verdict, r.Cause))
-		}
-		events, err := stack.CountEvents(ctx, e.Brokers, e.Pipeline)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%d events of documents and %d definitions, %d collections compared", events.Data, events.Definitions, len(r.Collections))
-		if events.Repeated > 0 || events.Data == 0 {
-			t.Errorf("%d events were published, %d of them twice", events.Data, events.Repeated)
-		}
+		judge(ctx, t, fleet, verdict{broker: e.Brokers, pipeline: e.Pipeline, source: source, destination: destination})
 	})
 }
 

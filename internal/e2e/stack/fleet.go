@@ -52,24 +52,32 @@ func NewFleet(dir, binary string, p Pipeline) (*Fleet, error) {
 		return nil, err
 	}
 	add := func(name, destination string, args ...string) error {
-		address, err := freeAddress()
-		if err != nil {
-			return err
-		}
-		f.Members = append(f.Members, &Member{
-			Name: name, Destination: destination, Address: address,
-			command: engine.Command{
-				Name: name, Path: binary, Args: append(args, "-config", f.config, "-http", address),
-				Log: filepath.Join(dir, name+".log"),
-			},
-		})
-		return nil
+		_, err := f.Add(name, destination, args...)
+		return err
 	}
 	errs := []error{add("capture", "", "capture"), add("snapshot", "", "snapshot")}
 	for _, d := range p.Destinations {
 		errs = append(errs, add("apply-"+d.Name, d.Name, "apply", "-destination", d.Name))
 	}
 	return f, errors.Join(errs...)
+}
+
+// Add prepares one more member, which is not started: tributary with args, one
+// of its services. The name must be a new one.
+func (f *Fleet) Add(name, destination string, args ...string) (*Member, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{
+		Name: name, Destination: destination, Address: address,
+		command: engine.Command{
+			Name: name, Path: f.binary, Args: append(args, "-config", f.config, "-http", address, "-instance", name),
+			Log: filepath.Join(filepath.Dir(f.config), name+".log"),
+		},
+	}
+	f.Members = append(f.Members, m)
+	return m, nil
 }
 
 // Config is the path of the configuration file.
@@ -155,6 +163,22 @@ func (m *Member) Kill() error {
 	}
 	return p.Kill()
 }
+
+// Stop asks the member to end in order and waits for it.
+func (m *Member) Stop() error {
+	p := m.process
+	m.process = nil
+	if p == nil {
+		return nil
+	}
+	return p.Stop()
+}
+
+// Freeze stops the member from running until Thaw.
+func (m *Member) Freeze() error { return m.process.Freeze() }
+
+// Thaw lets a frozen member go on.
+func (m *Member) Thaw() error { return m.process.Thaw() }
 
 // Running reports whether the member runs.
 func (m *Member) Running() bool { return m.process != nil && m.process.Running() }

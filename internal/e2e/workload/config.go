@@ -19,6 +19,9 @@ type Config struct {
 	// DDL lets one writer create and drop collections and indexes while it runs,
 	// and rename collections once Live.AllowRenames has been called. The stand-in's oplog has no DDL, so Standin overrides it.
 	DDL bool
+	// Failover says that the source loses its primary meanwhile: an operation
+	// that fails for that is given up and counted, whether it took effect or not.
+	Failover bool
 	// Writers is how many write at one time; 0 means 4.
 	Writers int
 	// Rate bounds all writers' operations, in operations per second; 0 is as

@@ -46,7 +46,12 @@ func (d *definer) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := d.step(ctx); err != nil {
+		err := d.step(ctx)
+		if d.live.interrupted(err) {
+			d.live.lost.Add(1)
+			err = d.look(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		d.live.ddl.Add(1)
@@ -63,7 +68,7 @@ func (d *definer) step(ctx context.Context) error {
 	}
 	i := d.random.IntN(len(d.names))
 	coll := d.db.Collection(d.names[i])
-	switch d.random.IntN(8) {
+	switch d.random.IntN(13) {
 	case 0:
 		return d.create(ctx)
 	case 1:
@@ -82,6 +87,16 @@ func (d *definer) step(ctx context.Context) error {
 		return d.createIndex(ctx, d.live.cfg.Client.Database("shop").Collection("orders"), "reference")
 	case 6:
 		return d.dropIndex(ctx, d.live.cfg.Client.Database("shop").Collection("orders"), "reference")
+	case 7:
+		return d.modify(ctx, coll)
+	case 8:
+		return d.dropDatabase(ctx)
+	case 9:
+		return d.out(ctx, coll)
+	case 10:
+		return d.convert(ctx, coll)
+	case 11:
+		return d.renameAcross(ctx, i)
 	}
 	return d.write(ctx, coll)
 }

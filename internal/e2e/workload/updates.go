@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -96,6 +97,19 @@ func realUpdates() []update {
 				{Key: "z", Value: 1}, {Key: "b", Value: r.IntN(9)}, {Key: "deep.er.field", Value: word(r)}, {Key: "deep.array", Value: bson.A{1, 2, 3}},
 			}}, {Key: "$unset", Value: bson.D{{Key: "changed", Value: ""}}}}
 		}),
+		operators(func(r *rand.Rand) any {
+			// Cuts the array to its first elements, if it is one.
+			cut := bson.D{{Key: "$cond", Value: bson.A{
+				bson.D{{Key: "$isArray", Value: "$tags"}}, bson.D{{Key: "$slice", Value: bson.A{"$tags", 1 + r.IntN(3)}}}, bson.A{},
+			}}}
+			return mongo.Pipeline{{{Key: "$set", Value: bson.D{{Key: "tags", Value: cut}}}}}
+		}),
+		operators(func(r *rand.Rand) any { return one("$set", "pad", strings.Repeat("pad ", r.IntN(10_000))) }),
+		operators(func(*rand.Rand) any { return one("$unset", "pad", "") }),
+		func(ctx context.Context, coll *mongo.Collection, filter bson.D, r *rand.Rand) error {
+			_, err := coll.UpdateOne(ctx, filter, one("$setOnInsert", "upserted", word(r)), options.UpdateOne().SetUpsert(coll.Name() == "days"))
+			return err
+		},
 		func(ctx context.Context, coll *mongo.Collection, filter bson.D, r *rand.Rand) error {
 			err := coll.FindOneAndUpdate(ctx, filter, one("$set", "deep.er.other", r.IntN(100))).Err()
 			if errors.Is(err, mongo.ErrNoDocuments) {

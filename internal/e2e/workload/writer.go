@@ -18,19 +18,21 @@ const operationTimeout = 30 * time.Second
 
 // Stats counts what was written.
 type Stats struct {
-	Inserts, Updates, Deletes, Transactions, DDL int64
+	Inserts, Updates, Deletes, Bulks, Transactions, Aborted, DDL int64
+	// Lost are operations that a failover has interrupted.
+	Lost int64
 }
 
 // Operations is all of them together.
 func (s Stats) Operations() int64 {
-	return s.Inserts + s.Updates + s.Deletes + s.Transactions + s.DDL
+	return s.Inserts + s.Updates + s.Deletes + s.Bulks + s.Transactions + s.DDL
 }
 
 // Live keeps writing to a loaded data set.
 type Live struct {
-	cfg                                          Config
-	inserts, updates, deletes, transactions, ddl atomic.Int64
-	renames                                      atomic.Bool
+	cfg                                                                Config
+	inserts, updates, deletes, bulks, transactions, aborted, ddl, lost atomic.Int64
+	renames, reloads                                                   atomic.Bool
 }
 
 // NewLive returns a workload that has not begun.
@@ -40,11 +42,15 @@ func NewLive(cfg Config) *Live { return &Live{cfg: cfg} }
 // cannot cope with that while it runs, so it begins without.
 func (l *Live) AllowRenames() { l.renames.Store(true) }
 
+// AllowReloads lets Config.DDL rename collections across databases and convert
+// them to capped ones as well, from now on.
+func (l *Live) AllowReloads() { l.reloads.Store(true) }
+
 // Stats returns what has been written so far. It is safe for concurrent use.
 func (l *Live) Stats() Stats {
 	return Stats{
 		Inserts: l.inserts.Load(), Updates: l.updates.Load(), Deletes: l.deletes.Load(),
-		Transactions: l.transactions.Load(), DDL: l.ddl.Load(),
+		Bulks: l.bulks.Load(), Transactions: l.transactions.Load(), Aborted: l.aborted.Load(), DDL: l.ddl.Load(), Lost: l.lost.Load(),
 	}
 }
 
@@ -151,8 +157,16 @@ func (w *writer) step(ctx context.Context) error {
 		err = w.delete(ctx, k)
 	case choice < 40 && !w.live.cfg.Standin:
 		err = w.transaction(ctx)
+	case choice < 42 && !w.live.cfg.Standin:
+		err = w.abort(ctx)
+	case choice < 46 && !w.live.cfg.Standin && !k.capped && k.updates != nil:
+		err = w.bulk(ctx, k)
 	default:
 		err = w.update(ctx, k)
+	}
+	if w.live.interrupted(err) {
+		w.live.lost.Add(1)
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("write ns=%s.%s: %w", k.db, k.kind.coll, err)
