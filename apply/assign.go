@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/kafka"
@@ -29,6 +30,9 @@ type assigner struct {
 	launch func(func() error)
 	// hard ends when workers must not finish what they have in hand.
 	hard context.Context //nolint:containedctx // The parent of all workers' contexts, for callbacks that get another.
+
+	// leaving says that the workers end because the service does.
+	leaving atomic.Bool
 
 	mu      sync.Mutex
 	workers map[topicPartition]*handle
@@ -105,6 +109,7 @@ func (a *assigner) run(ctx context.Context) error {
 func (a *assigner) leave(ctx context.Context) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.s.cfg.Drain+endTimeout)
 	defer cancel()
+	a.leaving.Store(true)
 	if err := a.client.LeaveGroupContext(end); err != nil {
 		a.s.log.Warn().Err(err).Msg("left the group without a word; its partitions are taken over after the session timeout")
 	}
@@ -129,7 +134,7 @@ func (a *assigner) start(added map[string][]int32) {
 			a.launch(func() error {
 				defer close(h.done)
 				defer cancel()
-				return w.run(ctx)
+				return a.ended(tp, h.stop, w.run(ctx))
 			})
 		}
 	}

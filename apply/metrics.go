@@ -19,6 +19,7 @@ type metrics struct {
 	unexpected prometheus.Counter
 	barriers   prometheus.Counter
 	partitions prometheus.Gauge
+	failed     prometheus.Gauge
 	// barrierWait is set by the report.
 	barrierWait prometheus.Gauge
 	queued      prometheus.GaugeFunc
@@ -51,6 +52,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 		barriers:    counter("barriers_total", "Barriers passed, counted per partition."),
 		partitions:  gauge("partitions", "Partitions that this process owns."),
 		barrierWait: gauge("barrier_wait_seconds", "How long partitions of this process have waited at a barrier by now; zero where none waits."),
+		failed:      gauge("failed_partitions", "Partitions of this process that stopped because of an event that cannot be applied."),
 		lag:         gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
 	}
 	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -59,7 +61,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.partitions, m.queued, m.lag} {
+	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.partitions, m.failed, m.queued, m.lag} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -120,6 +120,10 @@ func (s *Service) reportOnce() {
 		status.Detail["documents"] = s.progress.documents.Load()
 		status.Detail["partitions"] = sum.partitions
 	})
+	if err := s.failures.err(); err != nil {
+		s.cfg.Report.Set(state.StateFailed, err.Error())
+		return
+	}
 	if time.Now().UnixNano() < s.retryingUntil.Load() {
 		return
 	}

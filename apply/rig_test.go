@@ -322,14 +322,18 @@ func (s *service) ended(d time.Duration) bool {
 	}
 }
 
-// fails waits until the service has ended by itself and returns its error.
+// fails waits until the service has ended by itself, or a partition of it has,
+// and returns the error with which it ends.
 func (s *service) fails(t testing.TB) error {
 	t.Helper()
-	select {
-	case <-s.done:
-	case <-time.After(settled):
-		t.Fatalf("apply did not fail within %s", settled)
-	}
+	testenv.Eventually(t, settled, func() error {
+		if s.service.failures.count() == 0 && !s.ended(0) {
+			return errors.New("apply has not failed")
+		}
+		return nil
+	})
+	s.cancel()
+	<-s.done
 	if s.err == nil {
 		t.Fatal("apply ended without an error")
 	}
@@ -346,6 +350,9 @@ func (r *rig) await(t testing.TB, through bson.Timestamp, services ...*service) 
 			case <-s.done:
 				t.Fatalf("apply: %v", s.err)
 			default:
+			}
+			if err := s.service.failures.err(); err != nil {
+				t.Fatalf("apply: %v", err)
 			}
 		}
 		offsets, err := r.offsets(t)

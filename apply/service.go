@@ -32,6 +32,7 @@ type Service struct {
 	phases     *phases
 	progress   *progress
 	barriers   *barriers
+	failures   *failures
 	fetcher    *fetcher
 	// poked asks the coordinator to look at the group now.
 	poked chan struct{}
@@ -64,7 +65,8 @@ func New(cfg Config) (*Service, error) {
 	topics := route.TopicsOf(cfg.Pipeline)
 	s := &Service{
 		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
-		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newProgress(), barriers: newBarriers(), poked: make(chan struct{}, 1),
+		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newProgress(), barriers: newBarriers(), failures: newFailures(),
+		poked: make(chan struct{}, 1),
 	}
 	if s.fetcher, err = newFetcher(cfg.Kafka, codec, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
 		return nil, err
@@ -89,8 +91,10 @@ func (s *Service) onRetry(a retry.Attempt) {
 	s.log.Warn().Err(a.Err).Dur("wait", a.Wait).Time("until", a.Until).Msg("will try again")
 }
 
-// Run applies until ctx ends or something cannot be applied, and returns after
-// every goroutine that it started. The end of ctx is no error.
+// Run applies until ctx ends or nothing is left that it could do, and returns
+// after every goroutine that it started. The end of ctx is no error. An event
+// that cannot be applied stops its partition alone; it is the error of Run when
+// ctx ends or no partition is left that works.
 //
 // The order of the end: the group is left first, which takes the partitions
 // away from the workers; each finishes the batch in hand within the drain time,
@@ -98,6 +102,9 @@ func (s *Service) onRetry(a retry.Attempt) {
 func (s *Service) Run(ctx context.Context) (err error) {
 	s.cfg.Report.Set(state.StateStarting, "")
 	defer func() {
+		if failed := s.failures.err(); failed != nil && (err == nil || errors.Is(err, context.Canceled)) {
+			err = failed // a stop that was asked for does not mend it
+		}
 		switch {
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 			err = nil
