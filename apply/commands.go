@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/tributarydb/tributary/internal/rawbson"
@@ -19,7 +20,7 @@ const (
 var (
 	errNoPipelines = errors.New("the document has a top-level Timestamp(0, 0), and this destination has no pipeline updates to store it as it is: hint: use a MongoDB server, 4.2 or later")
 	errIDFirst     = errors.New("the document does not begin with _id, and this destination stores _id first whatever it is told: hint: use a destination of the source's version")
-	errInexact     = errors.New("the document combines names that begin with $ with a top-level Timestamp(0, 0) or an _id that is not first, which this destination's version cannot store exactly: hint: use a destination of MongoDB 5.0 or later")
+	errInexact     = errors.New("the document combines names that begin with $ with an _id that is not first, or with a top-level Timestamp(0, 0) in a field whose name no path can say, which this destination's version cannot store exactly: hint: use a destination of MongoDB 5.0 or later")
 	errNotAtomic   = errors.New("the document has names that begin with $, and this destination, without transactions and before MongoDB 5.0, cannot replace it in one step: hint: use a replica set, or MongoDB 5.0 or later")
 )
 
@@ -111,7 +112,7 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 	case err != nil:
 		return err
 	case dollar:
-		return errInexact
+		return b.insertHidden(doc, &s)
 	}
 	if err := b.settable(&s); err != nil {
 		return err
@@ -120,6 +121,33 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 	// is.
 	b.stub(s.id)
 	b.set(s.id, doc)
+	return nil
+}
+
+// insertHidden inserts a document that no update may set as a whole: with other
+// timestamps in the places of the zero ones, which updates of their fields then
+// write. Servers look at the fields that an update names alone.
+func (b *commandBuilder) insertHidden(doc bson.Raw, s *shape) error {
+	if !s.idFirst || slices.ContainsFunc(s.zeroTimes, func(name string) bool { return !sayable([]byte(name)) }) {
+		return errInexact
+	}
+	b.inserts.next(b.coll)
+	at := len(b.inserts.buf)
+	b.inserts.buf = append(b.inserts.buf, doc...)
+	var o operators
+	for _, name := range s.zeroTimes {
+		e, _, err := rawbson.Lookup(b.inserts.buf[at:], name)
+		if err != nil {
+			return err
+		}
+		if e.Type != bson.TypeTimestamp || !isZero(e.Value) {
+			return errInexact // a duplicate name, of which updates see the first
+		}
+		e.Value[0] = 1
+		zero := bson.RawValue{Type: bson.TypeTimestamp, Value: make([]byte, 8)}
+		o.sets = append(o.sets, setting{path: name, value: zero, exists: true})
+	}
+	b.operate(s.id, &o)
 	return nil
 }
 

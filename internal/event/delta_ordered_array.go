@@ -60,7 +60,9 @@ func (o *orderedApplier) array(array, node []byte, depth int) error {
 type place struct{ position, change int }
 
 // positions returns the changes above base by ascending position. The order of
-// the source does not matter in an array: padding makes the same of each.
+// the source matters where two of its paths name one position ("2" and "02"):
+// of two that are set the later one stays. Otherwise padding makes the same of
+// each order.
 func (o *orderedApplier) positions(base int) ([]place, error) {
 	places := make([]place, 0, len(o.changes)-base)
 	for i := base; i < len(o.changes); i++ {
@@ -79,15 +81,21 @@ func (o *orderedApplier) positions(base int) ([]place, error) {
 	}
 	byPosition := func(x, y place) int { return cmp.Compare(x.position, y.position) }
 	if !slices.IsSortedFunc(places, byPosition) {
-		slices.SortFunc(places, byPosition)
+		slices.SortStableFunc(places, byPosition)
 	}
-	for i := 1; i < len(places); i++ {
-		if places[i].position == places[i-1].position {
-			name := string(o.changes[places[i].change].name)
-			return nil, &pathError{path: []string{name}, what: "two changes of one position", err: ErrDeltaAmbiguous}
+	last := places[:0]
+	for i, p := range places {
+		if i == 0 || p.position != last[len(last)-1].position {
+			last = append(last, p)
+			continue
 		}
+		before, now := &o.changes[last[len(last)-1].change], &o.changes[p.change]
+		if before.op != opSet || now.op != opSet {
+			return nil, &pathError{path: []string{string(now.name)}, what: "two changes of one position", err: ErrDeltaAmbiguous}
+		}
+		last[len(last)-1] = p
 	}
-	return places, nil
+	return last, nil
 }
 
 // element appends the array's element e with a change made to it.

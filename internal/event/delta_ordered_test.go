@@ -112,7 +112,9 @@ func TestApplyModifiers(t *testing.T) {
 		{name: "name in an array", doc: `{"_id":1,"a":[5]}`, delta: `{"$set":{"a.b":1,"c":2}}`, strict: mismatch, lenient: `{"_id":1,"a":[5],"c":2}`},
 		{name: "unset name in an array", doc: `{"_id":1,"a":[5]}`, delta: `{"$unset":{"a.b":true}}`, want: `{"_id":1,"a":[5]}`},
 		{name: "scalar in an array", doc: `{"_id":1,"a":[5]}`, delta: `{"$set":{"a.0.b":1}}`, strict: mismatch, lenient: `{"_id":1,"a":[5]}`},
-		{name: "one position twice", doc: `{"_id":1,"a":[5,6]}`, delta: `{"$set":{"a.1":1,"a.01":2}}`, strict: event.ErrDeltaAmbiguous},
+		{name: "one position twice", doc: `{"_id":1,"a":[5,6]}`, delta: `{"$set":{"a.01":1,"a.0":3,"a.1":2}}`, want: `{"_id":1,"a":[3,2]}`},
+		{name: "one position set and unset", doc: `{"_id":1,"a":[5,6]}`, delta: `{"$set":{"a.1":1},"$unset":{"a.01":true}}`, strict: event.ErrDeltaAmbiguous},
+		{name: "inside one position twice", doc: `{"_id":1,"a":[5,{}]}`, delta: `{"$set":{"a.01.b":1,"a.1.c":2}}`, strict: event.ErrDeltaAmbiguous},
 		{name: "too far", doc: `{"_id":1,"a":[]}`, delta: `{"$set":{"a.4000000000":1}}`, strict: event.ErrDeltaTooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.run(t, modifiers(t, tc.delta)) })
