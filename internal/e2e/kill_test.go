@@ -94,7 +94,14 @@ func newFleet(ctx context.Context, t *testing.T, p stack.Pipeline) *stack.Fleet 
 	if err != nil {
 		t.Fatal(err)
 	}
-	fleet, err := stack.NewFleet(t.TempDir(), binary, p)
+	dir := t.TempDir()
+	if os.Getenv("TRIBUTARY_KEEP") != "" {
+		if dir, err = os.MkdirTemp("", "fleet-"); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("the services' logs are kept in %s", dir)
+	}
+	fleet, err := stack.NewFleet(dir, binary, p)
 	if err != nil {
 		t.Fatal(err)
 	}
