@@ -18,8 +18,12 @@ var errRolledOver = errors.New("entry is no longer in the oplog")
 // past reads entries that the tail has passed.
 type past interface {
 	// fragmentAt returns where the fragment at that time stands in its
-	// transaction; errRolledOver where there is none.
+	// transaction; the error of missing where there is none.
 	fragmentAt(ctx context.Context, at bson.Timestamp) (link, error)
+	// missing says why an entry that a majority had is not there:
+	// errRolledOver, or an error that passes, since the majority that a new
+	// primary knows of may be behind for a moment.
+	missing(ctx context.Context, at bson.Timestamp) error
 	// commands returns the commands from one time to another, both included,
 	// in their order; those of other sessions may be among them.
 	commands(ctx context.Context, t *oplog.Transaction) (entryCursor, error)
@@ -54,13 +58,14 @@ type assembler struct {
 	through    event.Position
 	rebuilding bool
 	// replay is the transaction that is being handed out.
-	replay *replay
+	replay  *replay
+	metrics *metrics
 }
 
 // newAssembler follows from the first entry on that is given to it. Limit
 // bounds the fragments of open transactions that it holds, in bytes.
-func newAssembler(p past, limit int64) *assembler {
-	return &assembler{past: p, open: oplog.Transactions{Limit: limit}}
+func newAssembler(p past, limit int64, m *metrics) *assembler {
+	return &assembler{past: p, open: oplog.Transactions{Limit: limit}, metrics: m}
 }
 
 // resume begins with the first entry, that is where reading must resume, with
@@ -208,6 +213,7 @@ func (a *assembler) finish(b *batch, last event.Position) {
 		b.partial = true
 	}
 	b.readFrom = oldest
+	a.metrics.openBytes.Set(float64(a.open.Bytes()))
 }
 
 // close gives up what is being read.
@@ -258,11 +264,7 @@ func (r *replay) next(ctx context.Context, p past) (bson.Raw, error) {
 			return nil, err
 		}
 		if entry == nil {
-			missing := r.txn.First
-			if r.last != (bson.Timestamp{}) {
-				missing = event.Position{Time: r.last}
-			}
-			return nil, lostTransaction(missing, r.at)
+			return nil, r.broken(ctx, p)
 		}
 		h, err := oplog.ReadHeader(entry)
 		if err != nil {
@@ -273,6 +275,16 @@ func (r *replay) next(ctx context.Context, p past) (bson.Raw, error) {
 			return entry, nil
 		}
 	}
+}
+
+// broken says why the fragments do not reach to the last one: the oplog is cut
+// off at its beginning.
+func (r *replay) broken(ctx context.Context, p past) error {
+	err := p.missing(ctx, r.txn.First.Time)
+	if errors.Is(err, errRolledOver) {
+		return lostTransaction(r.txn.First, r.at)
+	}
+	return err
 }
 
 // follows reports whether an entry is the next fragment.

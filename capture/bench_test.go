@@ -79,7 +79,7 @@ func bare(b *testing.B, broker testenv.Broker, source *testenv.Mongo, from, to b
 		b.Fatal(err)
 	}
 	began := time.Now()
-	s := &mongoSource{client: source.Client}
+	s := &mongoSource{client: source.Client, metrics: newMetrics(nil)}
 	tail, _, err := s.open(b.Context(), state.CapturePosition{PublishedThrough: event.Position{Time: from}})
 	if err != nil {
 		b.Fatal(err)

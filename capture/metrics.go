@@ -11,6 +11,8 @@ type metrics struct {
 	watermarks   prometheus.Counter
 	lives        prometheus.Counter
 	queueBytes   prometheus.Gauge
+	openBytes    prometheus.Gauge
+	reread       prometheus.Gauge
 	lag          prometheus.Gauge
 	active       prometheus.Gauge
 	oplogWindow  prometheus.Gauge
@@ -34,6 +36,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		watermarks:   counter("watermarks_total", "Watermarks committed."),
 		lives:        counter("lives_total", "Times that capture began at its committed position."),
 		queueBytes:   gauge("queue_bytes", "Bytes of entries and events under way."),
+		openBytes:    gauge("open_transaction_bytes", "Bytes held of transactions of the source that are open over several entries."),
+		reread:       gauge("reread_seconds", "Stretch of the source's history that a restart reads again because a transaction is open."),
 		lag:          gauge("lag_seconds", "Age of the last entry passed, 0 when nothing is waiting."),
 		active:       gauge("active", "1 while this instance is the active capture, 0 while it stands by."),
 		oplogWindow:  gauge("oplog_window_seconds", "How far back the source's oplog reaches once it is full, measured hourly; 0 where that is not known."),
@@ -45,7 +49,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
-			m.queueBytes, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit)
+			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit)
 	}
 	return m
 }

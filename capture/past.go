@@ -33,7 +33,7 @@ func (p mongoPast) fragmentAt(ctx context.Context, at bson.Timestamp) (link, err
 		{Key: "prevOpTime.ts", Value: 1},
 	})).Decode(&found)
 	if errors.Is(err, mongo.ErrNoDocuments) {
-		return link{}, errRolledOver
+		return link{}, p.missing(ctx, at)
 	}
 	if err != nil {
 		return link{}, &sourceError{fmt.Errorf("read oplog entry position=%s: %w", event.Position{Time: at}, err)}
@@ -41,6 +41,17 @@ func (p mongoPast) fragmentAt(ctx context.Context, at bson.Timestamp) (link, err
 	return link{
 		position: event.Position{Time: found.Time, Term: found.Term}, previous: found.Previous.Time, lsid: found.LSID, number: found.Number,
 	}, nil
+}
+
+func (p mongoPast) missing(ctx context.Context, at bson.Timestamp) error {
+	oldest, err := oldestEntry(ctx, p.oplog)
+	if err != nil {
+		return err
+	}
+	if event.CompareTimes(at, oldest.Time) < 0 {
+		return errRolledOver
+	}
+	return &transientError{fmt.Errorf("read oplog entry position=%s: it is not there, though the oplog begins at %s", event.Position{Time: at}, oldest)}
 }
 
 func (p mongoPast) commands(ctx context.Context, t *oplog.Transaction) (entryCursor, error) {

@@ -240,6 +240,7 @@ func (p *publisher) commit(ctx context.Context) error {
 	p.metrics.watermarks.Add(float64(p.watermarks))
 	p.total += int64(p.events)
 	p.identity, p.events, p.watermarks = nil, 0, 0
+	p.metrics.reread.Set(float64(p.position.Time.T) - float64(p.readFrom.Time.T))
 	lag := p.lag()
 	p.metrics.lag.Set(lag)
 	p.cfg.Report.Progress(p.position, lag)

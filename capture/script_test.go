@@ -136,7 +136,7 @@ func (s *script) open(_ context.Context, at state.CapturePosition) (tail, event.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from := at.PublishedThrough
-	t := &scriptTail{script: s, assembler: newAssembler(s, s.held)}
+	t := &scriptTail{script: s, assembler: newAssembler(s, s.held, newMetrics(nil))}
 	if !at.ReadFrom.IsZero() && at.ReadFrom.Compare(from) < 0 {
 		from = at.ReadFrom
 	}

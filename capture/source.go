@@ -63,7 +63,8 @@ type mongoSource struct {
 	keep   func(db, coll string) bool
 	// held bounds the fragments of open transactions that are kept in memory,
 	// in bytes; those of larger ones are read again.
-	held int64
+	held    int64
+	metrics *metrics
 }
 
 func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
@@ -119,7 +120,7 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 	}
 	t := &oplogTail{
 		cursor:    cursor,
-		assembler: newAssembler(mongoPast{s.oplog()}, s.held),
+		assembler: newAssembler(mongoPast{s.oplog()}, s.held, s.metrics),
 		stall: stall{
 			majority: func(ctx context.Context) (bson.Timestamp, error) { return mongodb.MajorityTime(ctx, s.client) }, patience: stallPatience,
 		},
@@ -133,7 +134,7 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 	case errors.Is(err, errNoEntry):
 		err = s.behind(ctx, from)
 	case err == nil && (held.Time != from.Time || from.Term != 0 && held.Term != from.Term):
-		err = s.lost(ctx, from, held)
+		err = s.lost(ctx, from, held, through)
 	case err == nil:
 		if err = t.assembler.resume(through, t.cursor.Current); err == nil {
 			return t, t.assembler.through, nil
@@ -145,14 +146,17 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 
 // lost describes the gap between the position and the entry that was found in
 // its place.
-func (s *mongoSource) lost(ctx context.Context, from, found event.Position) error {
-	oldest, err := s.oldest(ctx)
+func (s *mongoSource) lost(ctx context.Context, from, found, through event.Position) error {
+	oldest, err := oldestEntry(ctx, s.oplog())
 	if err != nil {
 		return err
 	}
 	what := fmt.Sprintf("the source's oplog has %s in its place and begins at %s", found, oldest)
 	if event.CompareTimes(oldest.Time, from.Time) <= 0 {
 		what += "; " + anotherHistory
+	}
+	if from != through {
+		what += fmt.Sprintf("; the oldest open transaction begins there, others were published through %s", through)
 	}
 	return historyLost(from, what)
 }
@@ -164,9 +168,9 @@ func historyLost(from event.Position, what string) error {
 		from, time.Unix(int64(from.Time.T), 0).UTC().Format(time.RFC3339), ErrHistoryLost, what)}
 }
 
-// oldest returns the position of the oplog's first entry.
-func (s *mongoSource) oldest(ctx context.Context) (event.Position, error) {
-	raw, err := s.oplog().FindOne(ctx, bson.D{}, options.FindOne().SetSort(bson.D{{Key: "$natural", Value: 1}})).Raw()
+// oldestEntry returns the position of the oplog's first entry.
+func oldestEntry(ctx context.Context, oplog *mongo.Collection) (event.Position, error) {
+	raw, err := oplog.FindOne(ctx, bson.D{}, options.FindOne().SetSort(bson.D{{Key: "$natural", Value: 1}})).Raw()
 	if err != nil {
 		return event.Position{}, &sourceError{fmt.Errorf("read oldest oplog entry: %w", err)}
 	}

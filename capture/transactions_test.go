@@ -31,6 +31,8 @@ func (s *script) fragmentAt(_ context.Context, at bson.Timestamp) (link, error) 
 	return link{position: h.Position, previous: h.Previous, lsid: h.LSID, number: h.Number}, err
 }
 
+func (s *script) missing(context.Context, bson.Timestamp) error { return errRolledOver }
+
 func (s *script) commands(_ context.Context, t *oplog.Transaction) (entryCursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +265,7 @@ func TestTransactionRolledOver(t *testing.T) {
 // for ever.
 func TestUnfinishedChainOfAnEarlierTerm(t *testing.T) {
 	s := newScript()
-	a := newAssembler(s, 1<<20)
+	a := newAssembler(s, 1<<20, newMetrics(nil))
 	half, prepared := s.chain(1, "half."), s.chain(2, "prepared.")
 	half.write(1, "partialTxn")
 	prepared.write(1, "prepare")
@@ -294,7 +296,7 @@ func TestHugeTransaction(t *testing.T) {
 		c.write(each, "partialTxn")
 	}
 	c.write(each, "")
-	a := newAssembler(s, 0)
+	a := newAssembler(s, 0, newMetrics(nil))
 	for _, entry := range s.entries[1:] {
 		if err := a.take(t.Context(), newBatch(), entry); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
@@ -40,8 +41,7 @@ func (d *Decoder) DecodeFragment(entry bson.Raw, e Effect, dst []event.Event) ([
 }
 
 // DecodeHistory decodes entries one after another. Transactions over several
-// entries must be held in them from their first fragment to their last, or they
-// become no events.
+// entries must begin in them; those that do not end there become no events.
 func (d *Decoder) DecodeHistory(entries []bson.Raw) ([]event.Event, error) {
 	var events []event.Event
 	open := Transactions{Limit: -1}
@@ -57,7 +57,10 @@ func (d *Decoder) DecodeHistory(entries []bson.Raw) ([]event.Event, error) {
 			continue
 		}
 		t, known := open.Take(entry, &h)
-		if t == nil || !known {
+		if !known {
+			return nil, fmt.Errorf("decode history position=%s: its transaction begins before the first entry", h.Position)
+		}
+		if t == nil {
 			continue
 		}
 		effect := Effect{Position: h.Position, WallTime: h.WallTime}

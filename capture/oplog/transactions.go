@@ -93,6 +93,9 @@ func (t *Transactions) Oldest() (event.Position, bool) {
 	return oldest, !oldest.IsZero()
 }
 
+// Bytes returns the size of the fragments that are held.
+func (t *Transactions) Bytes() int64 { return t.held }
+
 func (t *Transactions) put(x *Transaction) {
 	if t.open == nil {
 		t.open = make(map[bson.Timestamp]*Transaction)
