@@ -189,6 +189,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 	if err != nil {
 		return err
 	}
+	p.limitMemory(parts)
 	var services []runner
 	if reporters, services, err = p.build(parts); err != nil {
 		return errors.Join(err, server.Close())
