@@ -36,7 +36,21 @@ func (x *executor) modify(ctx context.Context) (string, error) {
 	case x.lenient && hasCode(err, codeNamespaceNotFound, codeIndexNotFound):
 		return "what it modifies does not exist", nil
 	}
+	if other, looked := x.otherKind(ctx, target); looked != nil || other {
+		return "what it modifies has become of another kind", looked
+	}
 	return "", fmt.Errorf("run collMod: %w", sanitize(err))
+}
+
+// otherKind reports whether history is being replayed and the event's view is a
+// collection by now, or the other way round: its drop and creation follow.
+func (x *executor) otherKind(ctx context.Context, target event.Namespace) (bool, error) {
+	if !x.lenient {
+		return false, nil
+	}
+	listed, exists, err := lookup(ctx, x.client, target)
+	_, view := x.event.DDL.LookupErr("viewOn")
+	return exists && listed.View != (view == nil), err
 }
 
 // forwardable builds the command for the destination and counts the changes in
@@ -56,6 +70,10 @@ func (x *executor) forwardable(ctx context.Context, target event.Namespace) (cmd
 		switch {
 		case first:
 			dst = rawbson.AppendString(dst, "collMod", target.Coll)
+			continue
+		case string(e.Name) == "collation":
+			// A view's definition is logged as a whole; its collation never
+			// changes, and collMod does not take it.
 			continue
 		case string(e.Name) == "index":
 			spec, n, err := x.modifyIndex(ctx, target, e.Value)
