@@ -14,6 +14,8 @@ import (
 // start or from the create event. The set is stored with the position.
 type classes struct {
 	whole map[event.UUID]struct{}
+	// unique says where unique indexes are enforced.
+	unique uniqueRules
 }
 
 func newClasses(whole []event.UUID) *classes {
@@ -29,6 +31,7 @@ func (c *classes) observe(e *event.Event) {
 	if e.UUID.IsZero() {
 		return
 	}
+	c.observeUnique(e)
 	switch {
 	case e.Op == event.OpCreate && orderedAsWhole(e.DDL):
 		c.whole[e.UUID] = struct{}{}

@@ -52,6 +52,10 @@ type Config struct {
 	Source mongodb.Options
 	// Select says which namespaces are captured; nil captures all.
 	Select *rules.Selection
+	// EnforcesUnique holds, by destination, the selections under which unique
+	// indexes are enforced: collections that have one keep the order of all
+	// their documents. It must not grow during the life of a pipeline.
+	EnforcesUnique map[string]*rules.Selection
 	// Mode is ModeOplog or ModeAuto.
 	Mode string
 	// CommitInterval and CommitEvents end a Kafka transaction, whichever comes

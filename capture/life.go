@@ -117,6 +117,7 @@ func (s *Service) position(ctx context.Context, p *publisher, view *state.View) 
 		}
 		at, err := s.source.start(ctx)
 		p.classes = newClasses(at.ByNamespace)
+		p.classes.unique, p.enforcedSince = s.cfg.EnforcesUnique, uniqueRules(s.cfg.EnforcesUnique).names()
 		return at, err
 	}
 	if held.Partitions != p.producer.partitions {
@@ -124,7 +125,11 @@ func (s *Service) position(ctx context.Context, p *publisher, view *state.View) 
 			"the order of each document would break: hint: the partition count cannot change; start a new pipeline name with a full load",
 			s.cfg.Pipeline, s.topics.Changes, p.producer.partitions, held.Partitions)}
 	}
+	if err := uniqueRules(s.cfg.EnforcesUnique).check(s.cfg.Pipeline, held.EnforcedSince); err != nil {
+		return held, &finalError{err}
+	}
 	p.classes = newClasses(held.ByNamespace)
+	p.classes.unique, p.enforcedSince = s.cfg.EnforcesUnique, held.EnforcedSince
 	p.marks.last = held.Watermark
 	return held, nil
 }

@@ -21,7 +21,10 @@ type publisher struct {
 	encoder  *encoder
 	source   event.Source
 	classes  *classes
-	marks    watermarks
+	// enforcedSince are the destinations that have enforced unique indexes from
+	// the pipeline's beginning.
+	enforcedSince []string
+	marks         watermarks
 	// position is what is produced; readFrom is where reading would resume,
 	// not later than it.
 	position, readFrom event.Position
@@ -230,6 +233,7 @@ func (p *publisher) commit(ctx context.Context) error {
 		Watermark:        p.marks.last,
 		Partitions:       p.producer.partitions,
 		ByNamespace:      p.classes.list(),
+		EnforcedSince:    p.enforcedSince,
 	}, first...)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)

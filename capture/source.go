@@ -61,6 +61,7 @@ type tail interface {
 type mongoSource struct {
 	client *mongo.Client
 	keep   func(db, coll string) bool
+	unique uniqueRules
 	// held bounds the fragments of open transactions that are kept in memory,
 	// in bytes; those of larger ones are read again.
 	held    int64
@@ -90,7 +91,7 @@ func (s *mongoSource) start(ctx context.Context) (state.CapturePosition, error) 
 	}
 	var whole []event.UUID
 	for _, c := range collections {
-		if !c.UUID.IsZero() && orderedAsWhole(c.Options) {
+		if !c.UUID.IsZero() && (orderedAsWhole(c.Options) || s.unique.orders(&c)) {
 			whole = append(whole, c.UUID)
 		}
 	}

@@ -19,9 +19,13 @@ func capturePart() part {
 		if err != nil {
 			return nil, err
 		}
+		unique, err := p.cfg.EnforcesUnique()
+		if err != nil {
+			return nil, err
+		}
 		return capture.New(capture.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
-			Select: selection, Mode: p.cfg.Source.Mode, CommitInterval: p.cfg.Capture.CommitInterval,
+			Select: selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode, CommitInterval: p.cfg.Capture.CommitInterval,
 			CommitEvents: p.cfg.Capture.CommitEvents, QueueBytes: int64(p.cfg.Capture.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,
 		})

@@ -75,6 +75,9 @@ type CapturePosition struct {
 	// ByNamespace are the collections whose events are keyed by namespace
 	// alone.
 	ByNamespace []event.UUID `json:"by_namespace,omitempty"`
+	// EnforcedSince are the destinations at which unique indexes have been
+	// enforced since the pipeline began.
+	EnforcedSince []string `json:"enforced_since,omitempty"`
 }
 
 // The life of a run.
