@@ -193,10 +193,12 @@ func (x *executor) create(ctx context.Context) (string, error) {
 }
 
 // ours refuses a collection that exists unless an earlier try of this event made
-// it, or it is as if just created with the event's options.
+// it, or it is the very collection of the event, which the load may have found
+// before, or it is as if just created with the event's options.
 func (x *executor) ours(ctx context.Context, target event.Namespace, listed listedCollection, opts bson.Raw) error {
 	held, found, err := x.storeOf(x.event.NS).collection(ctx, x.event.NS)
-	if err != nil || found && !held.Ready && held.SourceUUID == x.event.UUID.String() {
+	same := found && held.SourceUUID == x.event.UUID.String()
+	if err != nil || same && (!held.Ready || !x.event.UUID.IsZero()) {
 		return err
 	}
 	var conflict *conflictError

@@ -47,6 +47,8 @@ type batch struct {
 	// partial says that more of the time of the batch's end follows in the next
 	// batch: no watermark may stand between the two.
 	partial bool
+	// stream is what a change stream's items say beside; empty for an oplog.
+	stream streamBatch
 	// cost is what it takes from the budget of bytes.
 	cost int64
 
@@ -164,4 +166,12 @@ func (b *batch) reset() {
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
 	b.reached, b.readFrom, b.partial = event.Position{}, event.Position{}, false
 	b.promise = nil
+	b.stream.reset()
+}
+
+// finish notes that every item is encoded: the batch counts as far as its tail
+// has come.
+func (b *batch) finish() {
+	b.last = cmp.Or(b.reached, b.last)
+	b.stream.finish(b)
 }

@@ -16,11 +16,14 @@ import (
 	"github.com/tributarydb/tributary/internal/state"
 )
 
-// ModeOplog follows local.oplog.rs. ModeAuto chooses it wherever it can be
-// read, which is everywhere that this version supports.
+// The ways to follow a source. ModeOplog tails local.oplog.rs; ModeChangeStream
+// watches the whole deployment, also a sharded one; ModeAuto is the oplog where
+// it can be read, else the change stream. A pipeline keeps the mode that it was
+// begun in.
 const (
-	ModeOplog = "oplog"
-	ModeAuto  = "auto"
+	ModeOplog        = "oplog"
+	ModeChangeStream = "change_stream"
+	ModeAuto         = "auto"
 )
 
 // The defaults of a Config.
@@ -34,6 +37,7 @@ const (
 	DefaultTransactionTimeout = 15 * time.Second
 	DefaultSessionTimeout     = 8 * time.Second
 	DefaultDrainTimeout       = 10 * time.Second
+	DefaultCatalogInterval    = 30 * time.Second
 )
 
 // minQueueBytes lets at least one work batch of ordinary size through.
@@ -56,8 +60,11 @@ type Config struct {
 	// indexes are enforced: collections that have one keep the order of all
 	// their documents. It must not grow during the life of a pipeline.
 	EnforcesUnique map[string]*rules.Selection
-	// Mode is ModeOplog or ModeAuto.
+	// Mode is one of the modes above; empty is ModeAuto.
 	Mode string
+	// CatalogInterval is how often the source's catalogue is compared with what
+	// was told of it, where a change stream does not report its changes.
+	CatalogInterval time.Duration
 	// CommitInterval and CommitEvents end a Kafka transaction, whichever comes
 	// first; the operations of one oplog entry are kept together.
 	CommitInterval time.Duration
@@ -95,8 +102,8 @@ func (c *Config) Validate() error {
 	if err := route.ValidateName("pipeline", c.Pipeline); err != nil {
 		faults = append(faults, err)
 	}
-	if c.Mode != "" && c.Mode != ModeOplog && c.Mode != ModeAuto {
-		fault("capture mode %q is not built: use %s or %s", c.Mode, ModeAuto, ModeOplog)
+	if c.Mode != "" && c.Mode != ModeOplog && c.Mode != ModeChangeStream && c.Mode != ModeAuto {
+		fault("capture mode %q is not known: use %s, %s or %s", c.Mode, ModeAuto, ModeOplog, ModeChangeStream)
 	}
 	if c.QueueBytes != 0 && c.QueueBytes < minQueueBytes {
 		fault("queue of %d bytes is too small: give it at least %d", c.QueueBytes, minQueueBytes)
@@ -111,6 +118,7 @@ func (c *Config) Validate() error {
 		{"transaction timeout", c.TransactionTimeout},
 		{"session timeout", c.SessionTimeout},
 		{"drain timeout", c.DrainTimeout},
+		{"catalogue interval", c.CatalogInterval},
 	} {
 		if d.value < 0 {
 			fault("%s %s is negative", d.name, d.value)
@@ -126,6 +134,8 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) setDefaults() {
+	c.Mode = cmp.Or(c.Mode, ModeAuto)
+	c.CatalogInterval = cmp.Or(c.CatalogInterval, DefaultCatalogInterval)
 	c.CommitInterval = cmp.Or(c.CommitInterval, DefaultCommitInterval)
 	c.CommitEvents = cmp.Or(c.CommitEvents, DefaultCommitEvents)
 	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)

@@ -1,5 +1,5 @@
-// Package capture follows a source's oplog and puts its changes on the
-// pipeline's change topic, each exactly once and in the source's order per
+// Package capture follows a source's oplog or change stream and puts its changes
+// on the pipeline's change topic, each exactly once and in the source's order per
 // document.
 //
 // Terms. An entry is a raw document of the oplog. A batch is a run of entries

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"cmp"
 	"fmt"
 
 	"github.com/tributarydb/tributary/internal/event"
@@ -35,7 +34,7 @@ func (e *encoder) encode(b *batch) error {
 		}
 	}
 	e.forget()
-	b.last = cmp.Or(b.reached, b.last)
+	b.finish()
 	return nil
 }
 

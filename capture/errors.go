@@ -18,6 +18,10 @@ var ErrHistoryLost = errors.New("history lost")
 // source.
 var ErrOtherSource = errors.New("pipeline belongs to another source")
 
+// ErrOtherMode is wrapped by the error for a pipeline that was begun in another
+// mode.
+var ErrOtherMode = errors.New("pipeline was begun in another mode")
+
 // errFenced says that another instance obtained the producer id.
 var errFenced = errors.New("another capture of this pipeline took over, or a transaction outlived its timeout")
 

@@ -52,13 +52,18 @@ func (s *Service) life(ctx context.Context, alive func()) error {
 
 // resume finds out where to go on and opens the source there.
 func (s *Service) resume(ctx context.Context, producer *producer) (*publisher, tail, error) {
-	source, err := s.source.describe(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	loading, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	view, err := state.Load(loading, s.cfg.Kafka, s.topics.State)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r, ok := s.source.(recaller); ok {
+		if err := r.recall(ctx, view); err != nil {
+			return nil, nil, err
+		}
+	}
+	source, err := s.source.describe(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,7 +82,7 @@ func (s *Service) resume(ctx context.Context, producer *producer) (*publisher, t
 	if err != nil {
 		return nil, nil, err
 	}
-	p.position, p.readFrom = confirmed, confirmed
+	p.position, p.readFrom, p.token = confirmed, confirmed, at.ResumeToken
 	if at.ReadFrom.IsZero() || at.ReadFrom == at.PublishedThrough {
 		p.marks.pass(confirmed.Time)
 	} else {

@@ -284,17 +284,20 @@ func TestDDLIsCaptured(t *testing.T) {
 	}
 }
 
-// TestOplogRolledOver on a real server: the gap is named and nothing is
+// TestOplogRolledOver on a real server, in both modes: the gap is named and nothing is
 // published across it.
 func TestOplogRolledOver(t *testing.T) {
 	mongod := testenv.RequireMongoD(t)
 	// The oplog is cut off up to the last checkpoint only, so these come quickly.
 	source := mongod.NewSource(t, testenv.Fresh(), testenv.OplogMB(20), testenv.Args("--syncdelay", "1"))
 	cfg := mongoConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), source)
-	service := start(t, cfg)
-	untilNow(t, cfg, source)
-	service.stop()
-	position := loadPosition(t, cfg)
+	stream := streamConfig(t, testenv.StandIn(t), source)
+	for _, cfg := range []Config{cfg, stream} {
+		service := start(t, cfg)
+		untilNow(t, cfg, source)
+		service.stop()
+	}
+	position := loadPosition(t, stream)
 	oplog := source.Client.Database("local").Collection("oplog.rs")
 	blob := strings.Repeat("x", 4<<20)
 	filler := source.Client.Database("shop").Collection("filler")
@@ -313,7 +316,9 @@ func TestOplogRolledOver(t *testing.T) {
 		}
 		return errors.New("the position is still in the oplog")
 	})
-	if err := start(t, cfg).wait(); !errors.Is(err, ErrHistoryLost) {
-		t.Fatalf("error %v, want ErrHistoryLost", err)
+	for _, cfg := range []Config{cfg, stream} {
+		if err := start(t, cfg).wait(); !errors.Is(err, ErrHistoryLost) {
+			t.Errorf("mode %q: error %v, want ErrHistoryLost", cfg.Mode, err)
+		}
 	}
 }

@@ -98,7 +98,7 @@ func (p *pipeline) batch() *batch {
 // hand puts the batch into the queues; false means that work has ended.
 func (p *pipeline) hand(work context.Context, b *batch) bool {
 	if b.len() == 0 {
-		b.last = b.reached
+		b.finish()
 		b.done <- struct{}{} // nothing to encode
 	} else {
 		select {

@@ -28,6 +28,8 @@ type publisher struct {
 	// position is what is produced; readFrom is where reading would resume,
 	// not later than it.
 	position, readFrom event.Position
+	// token is the change stream's at position; empty for an oplog.
+	token []byte
 	// identity is written with the first transaction of a pipeline; nil later.
 	identity *kgo.Record
 
@@ -124,6 +126,9 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 // open there, and whether the time has passed, is for the next life to find out.
 func (p *publisher) advance(b *batch) {
 	p.position = b.last
+	if len(b.stream.token) > 0 {
+		p.token = append(p.token[:0], b.stream.token...) // the batch is used again before the commit
+	}
 	if b.err == nil {
 		p.readFrom = cmp.Or(b.readFrom, b.last)
 	}
@@ -234,6 +239,7 @@ func (p *publisher) commit(ctx context.Context) error {
 		Partitions:       p.producer.partitions,
 		ByNamespace:      p.classes.list(),
 		EnforcedSince:    p.enforcedSince,
+		ResumeToken:      p.token,
 	}, first...)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)

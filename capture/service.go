@@ -103,9 +103,8 @@ func (s *Service) run(ctx context.Context) error {
 
 // check looks at the source once before anything is created for it.
 func (s *Service) check(ctx context.Context, client *mongo.Client) error {
-	source := &mongoSource{client: client, keep: s.cfg.Select.Match, held: s.cfg.QueueBytes / heldShare, unique: s.cfg.EnforcesUnique, metrics: s.metrics}
-	s.client, s.source = client, source
-	_, err := source.describe(ctx)
+	s.client, s.source = client, &deployment{cfg: &s.cfg, client: client, metrics: s.metrics}
+	_, err := s.source.describe(ctx)
 	return err
 }
 

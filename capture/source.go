@@ -73,7 +73,7 @@ func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
 	if err != nil {
 		return event.Source{}, &sourceError{err}
 	}
-	if err := d.CheckSource(); err != nil {
+	if err := d.CheckOplog(); err != nil {
 		return event.Source{}, &sourceError{err}
 	}
 	return event.Source{Deployment: d.ID, Mode: ModeOplog, ServerVersion: d.Version}, nil

@@ -31,7 +31,7 @@ func (p *process) describeSource(ctx context.Context) (mongodb.Deployment, error
 	if err != nil {
 		return mongodb.Deployment{}, err
 	}
-	return precheck.Source(ctx, p.source(), selection)
+	return precheck.Source(ctx, p.source(), p.cfg.Source.Mode, selection)
 }
 
 // checkDestination checks brokers and one destination before apply, which need

@@ -28,8 +28,11 @@ type Config struct {
 type Source struct {
 	// URI is a MongoDB connection string; a secret.
 	URI string `yaml:"uri"`
-	// Mode is "auto" or "oplog".
+	// Mode is "auto", "oplog" or "change_stream".
 	Mode string `yaml:"mode"`
+	// CatalogInterval is how often collections and indexes are compared, where
+	// the change stream does not report them.
+	CatalogInterval time.Duration `yaml:"catalog_interval"`
 }
 
 // Kafka says how to reach the brokers and what the topics look like.
@@ -145,9 +148,10 @@ type Bytes int64
 
 // Values of the configuration that code compares with.
 const (
-	ModeAuto   = "auto"
-	ModeOplog  = "oplog"
-	AddressOff = "off"
+	ModeAuto         = "auto"
+	ModeOplog        = "oplog"
+	ModeChangeStream = "change_stream"
+	AddressOff       = "off"
 
 	MechanismPlain    = "PLAIN"
 	MechanismScram256 = "SCRAM-SHA-256"
@@ -172,7 +176,7 @@ const (
 // defaults returns what holds where the file says nothing.
 func defaults() Config {
 	return Config{
-		Source: Source{Mode: ModeAuto},
+		Source: Source{Mode: ModeAuto, CatalogInterval: 30 * time.Second},
 		Kafka: Kafka{
 			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, Retention: 7 * 24 * time.Hour,
 		},

@@ -20,7 +20,8 @@ func (c *Config) validate(r *report) {
 	c.validateName(r)
 	c.validateLabels(r)
 	validateURI(r, "source.uri", c.Source.URI)
-	validateMode(r, c.Source.Mode)
+	oneOf(r, "source.mode", c.Source.Mode, ModeAuto, ModeOplog, ModeChangeStream)
+	lasts(r, "source.catalog_interval", c.Source.CatalogInterval, time.Second)
 	c.Kafka.validate(r)
 	c.Select.validate(r, "select")
 	c.validateTuning(r)
@@ -81,14 +82,6 @@ func validateURI(r *report, path, uri string) {
 	if err := mongodb.CheckURI(uri); err != nil {
 		r.add(path, err.Error(), "")
 	}
-}
-
-func validateMode(r *report, mode string) {
-	if mode == "change_stream" {
-		r.add("source.mode", "change_stream is not built yet", "use auto or oplog, which follow a replica set")
-		return
-	}
-	oneOf(r, "source.mode", mode, ModeAuto, ModeOplog)
 }
 
 func (k *Kafka) validate(r *report) {

@@ -49,6 +49,9 @@ const (
 	// Until is when retrying ends, Wait how long it rests first.
 	Until = "until"
 	Wait  = "wait"
+	// Mode is how a source is followed, Offered what its change streams can do.
+	Mode    = "mode"
+	Offered = "offered"
 	// Signal is that of the operating system.
 	Signal = "signal"
 )

@@ -50,19 +50,14 @@ func (e *UnsuitableError) Error() string {
 	return fmt.Sprintf("use MongoDB deployment as %s: %s: hint: %s", e.Part, e.Reason, e.Remedy)
 }
 
-// CheckSource returns an *UnsuitableError if the deployment cannot be followed
-// by its oplog.
+// CheckSource returns an *UnsuitableError if the deployment cannot be followed in
+// any way.
 func (d Deployment) CheckSource() error {
 	switch {
 	case d.Standalone:
 		return &UnsuitableError{
 			Part: "source", Reason: "it is a standalone server, which keeps no oplog to follow",
 			Remedy: "start mongod with --replSet NAME (or replication.replSetName) and run rs.initiate() once; one member is enough",
-		}
-	case d.Sharded:
-		return &UnsuitableError{
-			Part: "source", Reason: "it is a sharded cluster (a mongos answered), and this version follows replica sets only",
-			Remedy: "give the connection string of a replica set",
 		}
 	case !d.Standin && !d.AtLeast(4, 4):
 		return &UnsuitableError{
@@ -73,13 +68,43 @@ func (d Deployment) CheckSource() error {
 	return nil
 }
 
+// CheckOplog returns an *UnsuitableError if the deployment cannot be followed by
+// its oplog.
+func (d Deployment) CheckOplog() error {
+	if d.Sharded {
+		return &UnsuitableError{
+			Part: "source", Reason: "it is a sharded cluster (a mongos answered), whose oplogs are not one",
+			Remedy: "set source.mode to auto or change_stream, or give the connection string of a replica set",
+		}
+	}
+	return d.CheckSource()
+}
+
+// CheckStream returns an *UnsuitableError if the deployment cannot be followed by
+// a change stream.
+func (d Deployment) CheckStream() error {
+	if d.Standin {
+		return &UnsuitableError{
+			Part: "source", Reason: "it is a stand-in, which has no change streams",
+			Remedy: "set source.mode to auto or oplog",
+		}
+	}
+	return d.CheckSource()
+}
+
+// routerMessage is how a router of a sharded cluster makes itself known.
+const routerMessage = "isdbgrid"
+
 // hello is the part of the hello command's answer that is used here.
 type hello struct {
 	SetName        string   `bson:"setName"`
 	Msg            string   `bson:"msg"`
 	Hosts          []string `bson:"hosts"`
 	MaxWireVersion int      `bson:"maxWireVersion"`
-	LastWrite      struct {
+	ClusterTime    struct {
+		ClusterTime bson.Timestamp `bson:"clusterTime"`
+	} `bson:"$clusterTime"`
+	LastWrite struct {
 		OpTime         opTime `bson:"opTime"`
 		MajorityOpTime opTime `bson:"majorityOpTime"`
 	} `bson:"lastWrite"`
@@ -116,7 +141,7 @@ func Describe(ctx context.Context, client *mongo.Client) (Deployment, error) {
 	case lookup == nil:
 		d.Standin = true
 		d.ID, err = substituteID(ctx, client)
-	case h.Msg == "isdbgrid":
+	case h.Msg == routerMessage:
 		d.Sharded = true
 		d.ID, err = clusterID(ctx, client)
 	case h.SetName == "":

@@ -1,6 +1,7 @@
 package mongodb_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -30,8 +31,14 @@ func TestDescribe(t *testing.T) {
 				if m.Exact && d.SetName == "" {
 					t.Error("no replica set name")
 				}
-				if err := d.CheckSource(); err != nil {
+				if err := cmp.Or(d.CheckSource(), d.CheckOplog()); err != nil {
 					t.Errorf("cannot be a source: %v", err)
+				}
+				if err := d.CheckStream(); (err == nil) != m.Exact {
+					t.Errorf("followed by a change stream: %v", err)
+				}
+				if readable, err := mongodb.OplogReadable(t.Context(), server.Client, d); err != nil || !readable {
+					t.Errorf("its oplog is readable: %t, %v", readable, err)
 				}
 				ids[d.ID] = true
 			}
@@ -48,7 +55,7 @@ func TestCheckSource(t *testing.T) {
 		want string
 	}{
 		"standalone": {mongodb.Deployment{Standalone: true}, "rs.initiate()"},
-		"sharded":    {mongodb.Deployment{Sharded: true}, "sharded cluster"},
+		"sharded":    {mongodb.Deployment{Sharded: true, VersionArray: []int{4, 4, 0, 0}}, ""},
 		"old":        {mongodb.Deployment{Version: "4.2.1", VersionArray: []int{4, 2, 1, 0}}, "upgrade"},
 		"good":       {mongodb.Deployment{VersionArray: []int{8, 0, 0, 0}}, ""},
 		"stand-in":   {mongodb.Deployment{Standin: true}, ""},
@@ -200,8 +207,17 @@ func TestDescribeSharded(t *testing.T) {
 	if !d.Sharded || d.Standalone || len(d.ID) != 24 {
 		t.Errorf("described as %+v", d)
 	}
-	if err := d.CheckSource(); err == nil || !strings.Contains(err.Error(), "sharded cluster") {
+	if err := d.CheckOplog(); err == nil || !strings.Contains(err.Error(), "sharded cluster") {
 		t.Errorf("error %v", err)
+	}
+	if err := d.CheckStream(); err != nil {
+		t.Errorf("cannot be followed by a change stream: %v", err)
+	}
+	if readable, err := mongodb.OplogReadable(t.Context(), server.Client, d); err != nil || readable {
+		t.Errorf("its oplog is readable: %t, %v", readable, err)
+	}
+	if now, err := mongodb.MajorityTime(t.Context(), server.Client); err != nil || now.IsZero() {
+		t.Errorf("time %v, %v", now, err)
 	}
 	works, reason, err := mongodb.ProbeTransactions(t.Context(), server.Client)
 	if err != nil || !works {

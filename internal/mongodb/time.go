@@ -13,7 +13,8 @@ import (
 // MajorityTime returns the cluster time up to which the deployment's writes are
 // majority-committed, as its primary knows it. A stand-in does not say; there
 // it is the time of the newest oplog entry, or the earliest time there is
-// ({1, 0}) while the oplog is empty.
+// ({1, 0}) while the oplog is empty. A sharded cluster has no such time; there it
+// is the cluster's time, which is not earlier than what any shard has committed.
 func MajorityTime(ctx context.Context, client *mongo.Client) (bson.Timestamp, error) {
 	h, err := sayHello(ctx, client)
 	if err != nil {
@@ -22,11 +23,14 @@ func MajorityTime(ctx context.Context, client *mongo.Client) (bson.Timestamp, er
 	if ts := h.LastWrite.MajorityOpTime.TS; !ts.IsZero() {
 		return ts, nil
 	}
+	if h.Msg == routerMessage {
+		return h.clusterTime()
+	}
 	return newestEntry(ctx, client)
 }
 
 // LatestTime returns the cluster time of the deployment's last write, committed
-// by a majority or not; for a stand-in as MajorityTime.
+// by a majority or not; for a stand-in and a sharded cluster as MajorityTime.
 func LatestTime(ctx context.Context, client *mongo.Client) (bson.Timestamp, error) {
 	h, err := sayHello(ctx, client)
 	if err != nil {
@@ -35,7 +39,18 @@ func LatestTime(ctx context.Context, client *mongo.Client) (bson.Timestamp, erro
 	if ts := h.LastWrite.OpTime.TS; !ts.IsZero() {
 		return ts, nil
 	}
+	if h.Msg == routerMessage {
+		return h.clusterTime()
+	}
 	return newestEntry(ctx, client)
+}
+
+// clusterTime returns the time that a router says it knows.
+func (h *hello) clusterTime() (bson.Timestamp, error) {
+	if h.ClusterTime.ClusterTime.IsZero() {
+		return bson.Timestamp{}, errors.New("ask MongoDB for its cluster time: the router says none")
+	}
+	return h.ClusterTime.ClusterTime, nil
 }
 
 // newestEntry returns the time of the oplog's last entry.

@@ -1,6 +1,7 @@
 package precheck
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +32,17 @@ func Brokers(ctx context.Context, cfg kafka.Config) error {
 	return kafka.Ping(ctx, client)
 }
 
-// Source returns what the source is, if it can be followed: a replica set whose
-// oplog this user can read, and whose collections it can list.
-func Source(ctx context.Context, opts mongodb.Options, selection *rules.Selection) (mongodb.Deployment, error) {
+// The modes that a source can be followed in: by its oplog, by a change stream,
+// or by the first of them that works.
+const (
+	ModeOplog        = "oplog"
+	ModeChangeStream = "change_stream"
+	ModeAuto         = "auto"
+)
+
+// Source returns what the source is, if it can be followed in the mode, and this
+// user can list and read its collections.
+func Source(ctx context.Context, opts mongodb.Options, mode string, selection *rules.Selection) (mongodb.Deployment, error) {
 	var d mongodb.Deployment
 	err := with(ctx, opts, func(client *mongo.Client) error {
 		var err error
@@ -43,7 +52,7 @@ func Source(ctx context.Context, opts mongodb.Options, selection *rules.Selectio
 		if err := d.CheckSource(); err != nil {
 			return err
 		}
-		if err := readOplog(ctx, client); err != nil {
+		if err := follow(ctx, client, d, mode); err != nil {
 			return err
 		}
 		return readCollections(ctx, client, selection)
@@ -54,24 +63,19 @@ func Source(ctx context.Context, opts mongodb.Options, selection *rules.Selectio
 	return d, nil
 }
 
-// readOplog reads one entry.
-func readOplog(ctx context.Context, client *mongo.Client) error {
-	local := client.Database("local")
-	err := local.Collection("oplog.rs").FindOne(ctx, bson.D{}, options.FindOne().SetProjection(bson.D{{Key: "ts", Value: 1}})).Err()
-	if err == nil {
-		return nil
+// follow tries what the mode needs.
+func follow(ctx context.Context, client *mongo.Client, d mongodb.Deployment, mode string) error {
+	readable := mode == ModeOplog
+	if mode == ModeAuto {
+		var err error
+		if readable, err = mongodb.OplogReadable(ctx, client, d); err != nil {
+			return err
+		}
 	}
-	if !errors.Is(err, mongo.ErrNoDocuments) {
-		return fmt.Errorf("read oplog: %w", mongodb.Explain(err, "read on database local and the role clusterMonitor"))
+	if readable {
+		return cmp.Or(d.CheckOplog(), mongodb.ReadOplog(ctx, client))
 	}
-	names, err := local.ListCollectionNames(ctx, bson.D{{Key: "name", Value: "oplog.rs"}})
-	if err != nil {
-		return fmt.Errorf("look for oplog: %w", err)
-	}
-	if len(names) == 0 {
-		return errors.New("read oplog: the server has none: hint: a stand-in server needs a capped collection local.oplog.rs; a mongod needs --replSet and rs.initiate()")
-	}
-	return nil // a stand-in's that is still empty
+	return cmp.Or(d.CheckStream(), mongodb.OpenStream(ctx, client))
 }
 
 // readCollections lists what is selected and reads a document of one collection

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func TestSourceAndDestination(t *testing.T) {
 	testenv.EachMongoDB(t, func(t *testing.T, m testenv.MongoDB) {
 		opts := mongodb.Options{URI: m.NewSource(t).URI}
-		source, err := precheck.Source(t.Context(), opts, nil)
+		source, err := precheck.Source(t.Context(), opts, precheck.ModeOplog, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,13 +92,13 @@ func TestPrivileges(t *testing.T) {
 	if _, err := server.Client.Database("shop").Collection("orders").InsertOne(t.Context(), bson.D{}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := precheck.Source(t.Context(), as("nothing"), nil)
+	_, err := precheck.Source(t.Context(), as("nothing"), precheck.ModeOplog, nil)
 	check(err, "give the user the role clusterMonitor, or read on database local")
-	_, err = precheck.Source(t.Context(), as("monitor", "clusterMonitor"), nil)
+	_, err = precheck.Source(t.Context(), as("monitor", "clusterMonitor"), precheck.ModeOplog, nil)
 	check(err, "not authorized on shop: hint: give the user the role readAnyDatabase")
-	_, err = precheck.Source(t.Context(), as("lister", "clusterMonitor", role("lists", "admin")), nil)
+	_, err = precheck.Source(t.Context(), as("lister", "clusterMonitor", role("lists", "admin")), precheck.ModeOplog, nil)
 	check(err, "read collection ns=shop.orders: (Unauthorized) not authorized on shop: hint: give the user read on every selected database")
-	if _, err := precheck.Source(t.Context(), as("reader", "readAnyDatabase", "clusterMonitor", role("read", "local")), nil); err != nil {
+	if _, err := precheck.Source(t.Context(), as("reader", "readAnyDatabase", "clusterMonitor", role("read", "local")), precheck.ModeOplog, nil); err != nil {
 		t.Errorf("a reader is refused: %v", err)
 	}
 	_, err = precheck.Destination(t.Context(), "copy", as("onlooker", "readAnyDatabase", "clusterMonitor"))

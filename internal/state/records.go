@@ -53,9 +53,10 @@ func IsStatus(key string) bool { return strings.HasPrefix(key, prefixState) }
 type Identity struct {
 	// Deployment is the replica set id (hex ObjectId), or a stand-in's
 	// substitute.
-	Deployment string    `json:"deployment"`
-	Mode       string    `json:"mode"`
-	Created    time.Time `json:"created"`
+	Deployment string `json:"deployment"`
+	// Mode is how the source is followed, oplog or change_stream, for good.
+	Mode    string    `json:"mode"`
+	Created time.Time `json:"created"`
 }
 
 // CapturePosition is capture's two-part position, written in the same Kafka
@@ -78,6 +79,9 @@ type CapturePosition struct {
 	// EnforcedSince are the destinations at which unique indexes have been
 	// enforced since the pipeline began.
 	EnforcedSince []string `json:"enforced_since,omitempty"`
+	// ResumeToken is the change stream's resume token at PublishedThrough, raw
+	// BSON; empty for an oplog, and before the stream has given the first one.
+	ResumeToken []byte `json:"resume_token,omitempty"`
 }
 
 // The life of a run.

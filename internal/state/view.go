@@ -16,6 +16,7 @@ type View struct {
 	chunks   map[string]ChunkProgress
 	groups   map[string]GroupRegistration
 	statuses map[string]Status
+	catalog  map[string]CatalogItem
 	requests map[string]PendingRequest
 	answers  map[string]Answer
 	control  int64
@@ -28,6 +29,7 @@ func NewView() *View {
 		chunks:   map[string]ChunkProgress{},
 		groups:   map[string]GroupRegistration{},
 		statuses: map[string]Status{},
+		catalog:  map[string]CatalogItem{},
 		requests: map[string]PendingRequest{},
 		answers:  map[string]Answer{},
 	}
@@ -49,6 +51,8 @@ func (v *View) Apply(key string, value []byte) error {
 		err = applyTo(v.chunks, key, value)
 	case IsGroup(key):
 		err = applyTo(v.groups, key, value)
+	case IsCatalog(key):
+		err = applyTo(v.catalog, key, value)
 	case IsStatus(key):
 		err = applyTo(v.statuses, key, value)
 	default:
