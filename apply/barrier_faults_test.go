@@ -321,6 +321,10 @@ func TestDropAndRecreate(t *testing.T) {
 			running[i].stop(t)
 			running[i] = r.start(t, fmt.Sprint("c", cycle))
 		}
+		if cycle%40 == 39 { // what is under way may not outgrow the wait
+			r.await(t, r.watermark(t), running...)
+			r.same(t, s.a, s.inA)
+		}
 	}
 	r.await(t, r.watermark(t), running...)
 	r.same(t, s.a, s.inA)
@@ -358,6 +362,15 @@ func TestBarrierOfGroups(t *testing.T) {
 		}
 		return nil
 	})
+	// Another member comes and goes while all wait.
+	third := r.start(t, "third")
+	testenv.Eventually(t, settled, func() error {
+		if longest, _ := third.service.barriers.longest(time.Now()); longest == 0 {
+			return errors.New("the third member does not wait")
+		}
+		return nil
+	})
+	third.stop(t)
 	r.edit = config("b", "a")
 	second := r.start(t, "second")
 	awaitBoth := func() {

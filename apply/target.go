@@ -34,6 +34,9 @@ type target struct {
 // targetInfo is what writing needs to know of a collection.
 type targetInfo struct {
 	capped bool
+	// collated says that _id values of other bytes may be equal there: the
+	// collection has a collation.
+	collated bool
 }
 
 func newTarget(client *mongo.Client, able abilities) *target {
@@ -70,7 +73,7 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 				return fmt.Errorf("create collection ns=%s: %w", c.target, err)
 			}
 		}
-		t.catalog[c.target] = targetInfo{capped: listed.Capped()}
+		t.catalog[c.target] = targetInfo{capped: listed.Capped(), collated: listed.Collated()}
 	}
 	return nil
 }
@@ -79,7 +82,7 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 // half of the one before applies deltas leniently, as every replay does.
 func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how care) error {
 	look := how != asSaid || mode == event.Lenient
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder, guard: t.guard}
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
 	w.builder.coll, w.builder.able = p.target.Coll, t.able
 	if how == again {
 		w.misfit = event.Lenient
@@ -122,6 +125,8 @@ type writer struct {
 	builder         *commandBuilder
 	// guard is the target's.
 	guard func(context.Context) error
+	// collated is as in targetInfo.
+	collated bool
 }
 
 // lookUp reads what the destination holds of the documents and adds their
@@ -178,6 +183,15 @@ func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) e
 			return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 		}
 		d, ok := byKey[string(key)]
+		if !ok && w.collated {
+			// It stands where one that was asked for shall stand, or stood in
+			// history: the source never had both, and if this is the later
+			// one, the events that brought it follow.
+			if err := w.discard(id); err != nil {
+				return err
+			}
+			continue
+		}
 		if !ok {
 			return fmt.Errorf("look up documents ns=%s: a document came back that was not asked for (_id=%s)", w.target, idText(id))
 		}
@@ -193,6 +207,16 @@ func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) e
 		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}
 	return nil
+}
+
+// discard deletes a held document that is in the way of others.
+func (w *writer) discard(id bson.RawValue) error {
+	if w.builder.full(0) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return w.builder.add(write{kind: writeDelete, id: id})
 }
 
 func (w *writer) addHeld(d *document, held bson.Raw) error {
@@ -293,6 +317,12 @@ func (l *listedCollection) Capped() bool {
 	}
 	capped, _ := v.BooleanOK()
 	return capped
+}
+
+// Collated reports whether the collection has a collation of its own.
+func (l *listedCollection) Collated() bool {
+	_, err := l.Options.LookupErr("collation")
+	return err == nil
 }
 
 // lookup asks the destination for one collection or view; ok is false when

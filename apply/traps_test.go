@@ -160,3 +160,41 @@ func TestIDNotFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestCollatedIDs replays the history of _ids that a collation takes for equal
+// over the state that it led to.
+func TestCollatedIDs(t *testing.T) {
+	r := newRig(t, testenv.Pair{Broker: testenv.StandIn(t), MongoDB: testenv.RequireMongoD(t), Pipeline: testenv.NewPipeline(t)})
+	r.edit = func(c *Config) { c.BatchEvents = 1 }
+	last := bson.D{{Key: "_id", Value: "a"}, {Key: "n", Value: int32(3)}}
+	c := collection{
+		ns: event.Namespace{DB: "f", Coll: "folded"}, docs: []bson.Raw{raw(t, last)},
+		options: raw(t, bson.D{{Key: "collation", Value: bson.D{{Key: "locale", Value: "en"}, {Key: "strength", Value: 2}}}}),
+	}
+	r.byNamespace = map[event.Namespace]bool{c.ns: true}
+	manifest := r.begin(t, c)
+	s := r.start(t, "a")
+	r.clock += 1000 // what follows is before the end of the reads
+	r.load(t, manifest, c)
+	r.clock -= 1000
+	history := []event.Event{
+		inserted(t, c.ns, bson.D{{Key: "_id", Value: "A"}, {Key: "n", Value: int32(1)}}),
+		updated(t, c.ns, "A", bson.D{{Key: "u", Value: bson.D{{Key: "n", Value: int32(2)}}}}),
+		replaced(t, c.ns, bson.D{{Key: "_id", Value: "A"}, {Key: "n", Value: int32(2)}}),
+		deleted(t, c.ns, "A"),
+		inserted(t, c.ns, last),
+	}
+	r.publish(t, history...)
+	r.clock += 1000
+	r.await(t, r.watermark(t), s)
+	r.same(t, c.ns, c.docs)
+	// And strictly.
+	r.publish(t, deleted(t, c.ns, "a"))
+	for i := range history {
+		history[i].Position = event.Position{}
+	}
+	r.publish(t, history...)
+	r.await(t, r.watermark(t), s)
+	r.same(t, c.ns, c.docs)
+	s.stop(t)
+}
