@@ -100,6 +100,9 @@ func (t *Transactions) put(x *Transaction) {
 	if t.open == nil {
 		t.open = make(map[bson.Timestamp]*Transaction)
 	}
+	if same := t.open[x.Last.Time]; same != nil {
+		t.remove(same)
+	}
 	t.open[x.Last.Time] = x
 }
 
