@@ -89,7 +89,49 @@ func (s *Service) resume(ctx context.Context, producer *producer) (*publisher, t
 		// A transaction may be published in part: its time has not passed.
 		p.readFrom = at.ReadFrom
 	}
+	if err := s.attach(ctx, p, view); err != nil {
+		t.close(context.WithoutCancel(ctx))
+		return nil, nil, err
+	}
 	return p, t, nil
+}
+
+// attach gives the publisher what it knows of collections and of requests.
+func (s *Service) attach(ctx context.Context, p *publisher, view *state.View) error {
+	p.refresher = &refresher{
+		requests: newRequests(s.topics.State, view, s.cfg.Log), publisher: p, retry: s.cfg.Retry, stopping: s.images == nil,
+	}
+	p.images = s.images
+	if p.images == nil {
+		return nil
+	}
+	catalogue, through, err := p.images.list(ctx, p.position.Time)
+	if err != nil {
+		return err
+	}
+	p.classes.complete(catalogue, through, s.cfg.Select.Match)
+	return nil
+}
+
+// serveRequests runs what reads requests and documents for the publisher until
+// work ends; an error ends work.
+func (s *Service) serveRequests(work context.Context, endWork context.CancelCauseFunc, g *errgroup.Group, f *refresher) {
+	jobs, results, commands := make(chan job, 1), make(chan result, 1), make(chan command)
+	f.jobs, f.results, f.commands = jobs, results, commands
+	from := f.offset
+	g.Go(func() error {
+		if err := followControl(work, s.cfg.Kafka, s.topics.Control, from, commands); err != nil {
+			endWork(err)
+		}
+		return nil
+	})
+	if s.images == nil {
+		return
+	}
+	g.Go(func() error {
+		readImages(work, s.images, jobs, results)
+		return nil
+	})
 }
 
 // identify binds the pipeline to its source or refuses another one.
@@ -156,6 +198,8 @@ func (s *Service) stream(ctx context.Context, p *publisher, t tail) error {
 	defer endIntake()
 
 	var g errgroup.Group
+	p.stop = intake.Done()
+	s.serveRequests(work, endWork, &g, p.refresher)
 	p.pipeline.start(intake, work, &g, encoders[:s.cfg.Workers])
 	g.Go(func() error { // the drain timeout
 		select {

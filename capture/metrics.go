@@ -17,6 +17,9 @@ type metrics struct {
 	active       prometheus.Gauge
 	oplogWindow  prometheus.Gauge
 	oplogGrowth  prometheus.Gauge
+	images       prometheus.Counter
+	discarded    prometheus.Counter
+	pending      prometheus.Gauge
 	commit       prometheus.Histogram
 }
 
@@ -42,6 +45,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		active:       gauge("active", "1 while this instance is the active capture, 0 while it stands by."),
 		oplogWindow:  gauge("oplog_window_seconds", "How far back the source's oplog reaches once it is full, measured hourly; 0 where that is not known."),
 		oplogGrowth:  gauge("oplog_growth_bytes_per_second", "How many bytes the source's oplog takes a second, over all that it holds."),
+		images:       counter("refreshed_total", "Whole documents and reload events put into transactions because they were asked for."),
+		discarded:    counter("refresh_discarded_total", "Reads of documents that were of no use because their collection changed meanwhile."),
+		pending:      gauge("requests_pending", "Requests for whole documents taken over and not satisfied."),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "commit_seconds",
 			Help: "Time to flush and commit a Kafka transaction.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -49,7 +55,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
-			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit)
+			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit,
+			m.images, m.discarded, m.pending)
 	}
 	return m
 }

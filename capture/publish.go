@@ -24,7 +24,10 @@ type publisher struct {
 	// enforcedSince are the destinations that have enforced unique indexes from
 	// the pipeline's beginning.
 	enforcedSince []string
-	marks         watermarks
+	// refresher serves requests for whole documents; images reads them.
+	refresher *refresher
+	images    imageSource
+	marks     watermarks
 	// position is what is produced; readFrom is where reading would resume,
 	// not later than it.
 	position, readFrom event.Position
@@ -42,6 +45,8 @@ type publisher struct {
 	drained bool
 	// committed is called after each commit.
 	committed func()
+	// stop closes when nothing more is to be read.
+	stop <-chan struct{}
 }
 
 // run publishes until the pipeline has no more batches, which it then commits,
@@ -55,11 +60,22 @@ func (p *publisher) run(ctx context.Context) error {
 	}
 	for {
 		select {
-		case b, ok := <-p.pipeline.ordered:
+		case b, ok := <-p.refresher.intake(p.pipeline.ordered):
 			if !ok {
-				return p.commit(ctx)
+				return p.finish(ctx)
 			}
-			if err := p.publish(ctx, b); err != nil {
+			if err := p.encoded(ctx, b); err != nil {
+				return err
+			}
+			if err := p.refresher.arrived(ctx, b); err != nil {
+				return err
+			}
+		case c := <-p.refresher.asked():
+			p.refresher.take(c)
+		case res := <-p.refresher.results:
+			p.refresher.answered(res)
+		case <-p.stopping():
+			if err := p.refresher.stop(ctx); err != nil {
 				return err
 			}
 		case <-timer.C:
@@ -68,13 +84,39 @@ func (p *publisher) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if p.commitDue(time.Now()) {
-			if err := p.commit(ctx); err != nil {
-				return err
-			}
+		if err := p.refresher.step(ctx); err != nil {
+			return err
+		}
+		if err := p.commitIfDue(ctx); err != nil {
+			return err
 		}
 		timer.Reset(p.untilCommit())
 	}
+}
+
+// finish commits what has come when nothing more does.
+func (p *publisher) finish(ctx context.Context) error {
+	if err := p.refresher.stop(ctx); err != nil {
+		return err
+	}
+	return p.commit(ctx)
+}
+
+// stopping closes when nothing more is read; it matters as long as nothing is
+// taken from the pipeline.
+func (p *publisher) stopping() <-chan struct{} {
+	if p.refresher.scanning() {
+		return p.stop
+	}
+	return nil
+}
+
+// commitIfDue commits if it is time to.
+func (p *publisher) commitIfDue(ctx context.Context) error {
+	if !p.commitDue(time.Now()) {
+		return nil
+	}
+	return p.commit(ctx)
 }
 
 // commitDue reports whether the open transaction has lasted or holds enough.
@@ -93,17 +135,25 @@ func (p *publisher) untilCommit() time.Duration {
 	return max(time.Until(p.producer.began.Add(p.cfg.CommitInterval)), 0)
 }
 
-// publish produces the records of a batch once it is encoded. Whole batches, and
-// so whole entries, belong to one transaction.
-func (p *publisher) publish(ctx context.Context, b *batch) error {
+// encoded waits until a batch is.
+func (p *publisher) encoded(ctx context.Context, b *batch) error {
 	select {
 	case <-b.done:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// publish produces the records of a batch that is encoded. Whole batches, and so
+// whole entries, belong to one transaction.
+func (p *publisher) publish(ctx context.Context, b *batch) error {
+	p.refresher.observe(b)
 	entries, bytes, drained, failed := b.len(), len(b.raw), b.drained, b.err
 	if !b.last.IsZero() {
-		p.applyClasses(b)
+		if err := p.applyClasses(ctx, b); err != nil {
+			return err
+		}
 		p.events += b.events
 		p.advance(b)
 	}
@@ -125,18 +175,23 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 // item that is not understood moves the position alone: which transactions were
 // open there, and whether the time has passed, is for the next life to find out.
 func (p *publisher) advance(b *batch) {
-	p.position = b.last
+	at := b.last
+	if at.Compare(p.position) < 0 {
+		at = p.position // events of requests have places behind the source's
+	}
+	p.position = at
 	if len(b.stream.token) > 0 {
 		p.token = append(p.token[:0], b.stream.token...) // the batch is used again before the commit
 	}
 	if b.err == nil {
-		p.readFrom = cmp.Or(b.readFrom, b.last)
+		p.readFrom = cmp.Or(b.readFrom, at)
 	}
 	if b.err != nil || b.partial {
 		p.marks.hold()
 		return
 	}
 	p.marks.pass(b.last.Time)
+	p.classes.passed(b.last.Time)
 }
 
 // failure returns the cause of ctx's end, if it has ended, since the client then
@@ -179,11 +234,13 @@ func (p *publisher) produce(ctx context.Context, b *batch) error {
 // applyClasses keys the events of collections that are ordered as a whole by
 // their namespace. Only here the stream is one again, so that a create event is
 // seen before the first insert.
-func (p *publisher) applyClasses(b *batch) {
+func (p *publisher) applyClasses(ctx context.Context, b *batch) error {
 	next := 0
 	for i := range b.records {
 		for next < len(b.ddl) && b.ddl[next].at == i {
-			p.classes.observe(&b.ddl[next].event)
+			if err := p.class(ctx, &b.ddl[next].event); err != nil {
+				return err
+			}
 			next++
 		}
 		if r := &b.routes[i]; p.classes.contains(r.uuid) {
@@ -191,6 +248,7 @@ func (p *publisher) applyClasses(b *batch) {
 			b.records[i].Key, b.records[i].Partition = key, route.Partition(key, p.producer.partitions)
 		}
 	}
+	return nil
 }
 
 // watermark says how far the stream has come, if it is time to.
@@ -231,8 +289,13 @@ func (p *publisher) commit(ctx context.Context) error {
 	if p.identity != nil {
 		first = append(first, p.identity)
 	}
+	changed, err := p.refresher.records()
+	if err != nil {
+		return err
+	}
+	first = append(first, changed...)
 	start := time.Now()
-	err := p.producer.commit(ctx, state.CapturePosition{
+	err = p.producer.commit(ctx, state.CapturePosition{
 		ReadFrom:         p.readFrom,
 		PublishedThrough: p.position,
 		Watermark:        p.marks.last,
@@ -251,6 +314,7 @@ func (p *publisher) commit(ctx context.Context) error {
 	p.total += int64(p.events)
 	p.identity, p.events, p.watermarks = nil, 0, 0
 	p.metrics.reread.Set(float64(p.position.Time.T) - float64(p.readFrom.Time.T))
+	p.refresher.committed()
 	lag := p.lag()
 	p.metrics.lag.Set(lag)
 	p.cfg.Report.Progress(p.position, lag)

@@ -30,6 +30,8 @@ const disconnectTimeout = 5 * time.Second
 type seams struct {
 	// source replaces the MongoDB deployment.
 	source entrySource
+	// images goes with source; nil has no documents to give.
+	images imageSource
 	// producer is given the Kafka client of each life.
 	producer func(*kgo.Client)
 	// committed is told each committed position.
@@ -44,6 +46,8 @@ type Service struct {
 	source  entrySource
 	// client is the source's; nil where a test is the source.
 	client *mongo.Client
+	// images is where whole documents come from; nil where a test has none.
+	images imageSource
 	// published counts the events of ended lives.
 	published int64
 }
@@ -55,7 +59,8 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("configure capture: %w", err)
 	}
 	return &Service{
-		cfg: cfg, topics: route.TopicsOf(cfg.Pipeline), metrics: newMetrics(cfg.Registerer), source: cfg.seams.source,
+		cfg: cfg, topics: route.TopicsOf(cfg.Pipeline), metrics: newMetrics(cfg.Registerer),
+		source: cfg.seams.source, images: cfg.seams.images,
 	}, nil
 }
 
@@ -104,7 +109,11 @@ func (s *Service) run(ctx context.Context) error {
 // check looks at the source once before anything is created for it.
 func (s *Service) check(ctx context.Context, client *mongo.Client) error {
 	s.client, s.source = client, &deployment{cfg: &s.cfg, client: client, metrics: s.metrics}
-	_, err := s.source.describe(ctx)
+	if _, err := s.source.describe(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.images, err = newMongoImages(ctx, client)
 	return err
 }
 

@@ -77,7 +77,7 @@ func (c *classes) observeUnique(e *event.Event) {
 		ordered = err == nil && c.unique.enforce(to) && !c.unique.enforce(e.NS)
 	}
 	if ordered {
-		c.whole[e.UUID] = struct{}{}
+		c.add(e.UUID)
 	}
 }
 

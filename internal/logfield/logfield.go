@@ -30,6 +30,8 @@ const (
 	Chunk = "chunk"
 	// Phase is that of an apply group or a run.
 	Phase = "phase"
+	// Request is the id of a request for whole documents.
+	Request = "request"
 	// Deployment is the id of a MongoDB deployment, ServerVersion its version.
 	Deployment    = "deployment"
 	ServerVersion = "server_version"

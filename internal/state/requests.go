@@ -187,6 +187,11 @@ type ReloadProgress struct {
 	// Next is the {_id: value} document behind which reading goes on; empty at
 	// the start.
 	Next []byte `json:"next,omitempty"`
+	// Left are documents before Next whose images are still to be published,
+	// each {_id: value}: they changed while they were read.
+	Left [][]byte `json:"left,omitempty"`
+	// Exhausted says that nothing follows behind Next.
+	Exhausted bool `json:"exhausted,omitempty"`
 	// ReadThrough is the newest operation time of the reads published so far.
 	ReadThrough bson.Timestamp `json:"read_through,omitzero"`
 	Documents   int64          `json:"documents"`
