@@ -265,8 +265,8 @@ func (f *faults) stepDown(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// killPrimary kills the member that is primary and starts it again when there is
-// another one.
+// killPrimary kills the member that is primary and starts it again, as a rule
+// when there is another one.
 func (f *faults) killPrimary(ctx context.Context) error {
 	var hello struct {
 		Primary string `bson:"primary"`
@@ -283,7 +283,8 @@ func (f *faults) killPrimary(ctx context.Context) error {
 		if err := m.Kill(); err != nil {
 			return err
 		}
-		if err := f.set.AwaitPrimary(ctx); err != nil {
+		// Long enough for an election, or not.
+		if err := pause(ctx, time.Duration(f.random.Int64N(int64(4*time.Second)))); err != nil {
 			return err
 		}
 		return m.Restart(ctx)
