@@ -12,9 +12,7 @@ const pendingWait = 10 * time.Second
 
 // pendingModes are the modes that are not built, with the reason.
 func pendingModes() map[string]string {
-	return map[string]string{
-		modeStream: "capture by change streams is not built",
-	}
+	return map[string]string{}
 }
 
 // pending lists the cases that do not work, with the reason: in every mode, or in
@@ -23,6 +21,10 @@ func pendingModes() map[string]string {
 func pending() map[string]string {
 	const reloads = "reload is not built"
 	return map[string]string{
+		// No request helps: nothing says that there was a change.
+		modeStream + ":apply_ops_command": "change streams do not show what a user's applyOps writes",
+		modeStream + ":clone_as_capped":   reloads,
+
 		"rename_across": reloads, "rename_across_over_existing": reloads, "rename_in": reloads, "convert_to_capped": reloads,
 	}
 }
@@ -45,8 +47,9 @@ func pendingReason(mode, name string) string {
 	return pending()[mode+":"+name]
 }
 
-// tryPending runs each pending case with a pipeline of its own and fails the
-// test if it works.
+// tryPending runs each case that is pending everywhere with a pipeline of its
+// own, and fails the test if it works. An operation is done once: a case that is
+// pending in one mode alone has been done for the other.
 func (s *suite) tryPending() {
 	s.t.Helper()
 	modes := map[string]bool{}
@@ -60,7 +63,7 @@ func (s *suite) tryPending() {
 			if reason == "" || !modes[mode] {
 				continue
 			}
-			works := s.tryAlone(mode, o, !done && s.pendingEverywhere(o))
+			works := !done && s.pendingEverywhere(o) && s.tryAlone(mode, o)
 			done = true
 			for _, w := range s.ways {
 				if w.mode == mode {
@@ -76,7 +79,7 @@ func (s *suite) tryPending() {
 }
 
 // tryAlone reports whether a case works, exactly once where that is possible.
-func (s *suite) tryAlone(mode string, o operation, do bool) bool {
+func (s *suite) tryAlone(mode string, o operation) bool {
 	s.t.Helper()
 	delivery := exactlyOnce
 	if !s.pair.Exact {
@@ -94,7 +97,7 @@ func (s *suite) tryAlone(mode string, o operation, do bool) bool {
 	if !works(conformanceWait) {
 		return false
 	}
-	if o.do == nil || !do {
+	if o.do == nil {
 		return true
 	}
 	o.do(s.scene(o))

@@ -61,7 +61,8 @@ func (p Pipeline) Write(path string) error {
 	}
 	source := yaml.MapSlice{{Key: "uri", Value: p.Source}}
 	if p.Mode != "" {
-		source = append(source, yaml.MapItem{Key: "mode", Value: p.Mode})
+		// Comparing the catalogue every second keeps tests short.
+		source = append(source, yaml.MapItem{Key: "mode", Value: p.Mode}, yaml.MapItem{Key: "catalog_interval", Value: "1s"})
 	}
 	document := yaml.MapSlice{
 		{Key: "name", Value: p.Name},
