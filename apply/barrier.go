@@ -191,7 +191,7 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 	if err != nil || record.State == barrierDone {
 		return err == nil, err
 	}
-	missing, st, err := s.missing(ctx, &record, e.Position)
+	missing, st, err := s.missing(ctx, &record)
 	if err != nil {
 		return false, err
 	}

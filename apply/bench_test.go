@@ -35,7 +35,7 @@ func BenchmarkFold(b *testing.B) {
 			b.Fatal(err)
 		}
 		for _, d := range plans[0].documents {
-			w, err := d.resolveHeld(held[d.id.StringValue()], event.Strict, event.Strict)
+			w, _, err := d.resolveHeld(held[d.id.StringValue()], event.Strict, event.Strict)
 			if err == nil {
 				err = builder.add(w)
 			}

@@ -32,7 +32,13 @@ func (e *ddlError) Unwrap() error { return e.err }
 // concerns reports whether a DDL event touches a namespace that the rules
 // select. All members of a group answer alike, so that one that is passed over
 // needs no barrier.
-func concerns(r rules.Destination, e *event.Event) (bool, error) {
+func concerns(r rules.Destination, destination string, e *event.Event) (bool, error) {
+	if e.Op == event.OpReload || e.Op == event.OpReloadEnd {
+		if _, ok := r.Target(e.NS); !ok {
+			return false, nil
+		}
+		return reloadNames(e, destination)
+	}
 	if e.Op == event.OpDrop && e.NS.Coll == viewsCollection {
 		return true, nil
 	}
@@ -108,8 +114,10 @@ func (x *executor) run(ctx context.Context) (outcome string, err error) {
 		outcome, err = x.dropIndexes(ctx)
 	case event.OpModify:
 		outcome, err = x.modify(ctx)
-	case event.OpReload, event.OpReloadEnd:
-		err = x.refuse("this version does not reload collections: hint: use the version of Tributary that asked for the reload")
+	case event.OpReload:
+		outcome, err = x.reload(ctx)
+	case event.OpReloadEnd:
+		outcome, err = x.reloadEnd(ctx)
 	case event.OpInsert, event.OpUpdate, event.OpReplace, event.OpDelete, event.OpRefresh, event.OpWatermark:
 		err = x.refuse("it is no DDL")
 	}
@@ -257,6 +265,9 @@ func (x *executor) dropOne(ctx context.Context, ns, target event.Namespace) (str
 	if err := x.store.forgetIndexes(ctx, target, ""); err != nil {
 		return "", err
 	}
+	if err := x.storeOf(ns).dropRequests(ctx, ns, x.event.UUID); err != nil {
+		return "", err
+	}
 	return outcome, x.storeOf(ns).dropCollection(ctx, ns)
 }
 
@@ -284,71 +295,6 @@ func (x *executor) dropViews(ctx context.Context) (string, error) {
 	return fmt.Sprintf("dropped %d views", n), nil
 }
 
-func (x *executor) rename(ctx context.Context) (string, error) {
-	to, dropTarget, err := renameOf(x.event)
-	if err != nil {
-		return "", &ddlError{x.event, err}
-	}
-	from := x.event.NS
-	fromTarget, fromSelected := x.targetOf(from)
-	toTarget, toSelected := x.targetOf(to)
-	switch {
-	case !toSelected:
-		outcome, err := x.dropOne(ctx, from, fromTarget)
-		return "renamed out of the selection to " + to.String() + ": " + outcome, err
-	case !fromSelected:
-		return "", x.refuse("it brings a collection into the selection as %s, which needs a reload that this version does not have yet: hint: exclude %s, or load the destination again under a new pipeline name", to, to)
-	case fromTarget.DB != toTarget.DB:
-		return "", x.refuse("a rename between the databases %s and %s needs a reload that this version does not have yet: hint: load the destination again under a new pipeline name", fromTarget.DB, toTarget.DB)
-	}
-	_, fromExists, err := lookup(ctx, x.client, fromTarget)
-	if err != nil {
-		return "", err
-	}
-	_, toExists, err := lookup(ctx, x.client, toTarget)
-	if err != nil {
-		return "", err
-	}
-	outcome := "renamed to " + toTarget.String()
-	switch {
-	case fromExists:
-		err = x.command(ctx, fromTarget, "admin", bson.D{
-			{Key: "renameCollection", Value: fromTarget.String()}, {Key: "to", Value: toTarget.String()}, {Key: "dropTarget", Value: dropTarget},
-		})
-	case toExists:
-		outcome = "is renamed to " + toTarget.String() + " already"
-	case x.lenient:
-		outcome = "does not exist"
-	default:
-		err = x.refuse("neither %s nor %s exists in the destination: hint: load the destination again under a new pipeline name", fromTarget, toTarget)
-	}
-	if err != nil {
-		return "", err
-	}
-	return outcome, x.recordRename(ctx, from, to, fromTarget, toTarget)
-}
-
-// recordRename moves the records of a collection. It may be repeated: the old
-// record goes last.
-func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTarget event.Namespace) error {
-	held, found, err := x.storeOf(from).collection(ctx, from)
-	if err != nil || !found {
-		return err
-	}
-	if err := x.store.forgetIndexes(ctx, toTarget, ""); err != nil {
-		return err
-	}
-	if err := x.store.moveIndexes(ctx, fromTarget, toTarget); err != nil {
-		return err
-	}
-	store := x.storeOf(to)
-	held.ID, held.Target = store.collectionID(to), toTarget.String()
-	if err := store.putCollection(ctx, held); err != nil {
-		return err
-	}
-	return x.storeOf(from).dropCollection(ctx, from)
-}
-
 func (x *executor) createIndexes(ctx context.Context) (string, error) {
 	target := x.target()
 	_, exists, err := lookup(ctx, x.client, target)
@@ -359,7 +305,7 @@ func (x *executor) createIndexes(ctx context.Context) (string, error) {
 		return "the collection does not exist", nil
 	}
 	if !exists {
-		return "", x.refuse("target %s does not exist in the destination: hint: load the destination again under a new pipeline name", target)
+		return x.missing(ctx, target)
 	}
 	indexes, err := x.indexes()
 	if err != nil {

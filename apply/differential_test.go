@@ -298,7 +298,7 @@ func (d *differential) write(ns event.Namespace, events []event.Event) {
 	target := newTarget(d.client, d.able)
 	plans, err := fold(changes, event.Strict, target.capped)
 	if err == nil && len(plans) > 0 {
-		err = target.write(d.t.Context(), plans[0], event.Strict, asSaid)
+		err = target.write(d.t.Context(), plans[0], asSaid, nil)
 	}
 	if err != nil {
 		d.t.Fatalf("write to %s: %v", ns, err)

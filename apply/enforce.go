@@ -58,8 +58,8 @@ func (e *enforcer) step(ctx context.Context, policy rules.IndexPolicy) error {
 		return err
 	}
 	for i := range list {
-		if list[i].Reason == deferredFailed {
-			continue // it is the operator's
+		if list[i].Reason == deferredFailed || list[i].Reason == deferredReload {
+			continue // it is the operator's, or its collection's reload builds it
 		}
 		if err := e.index(ctx, &list[i], policy); err != nil {
 			return err

@@ -125,6 +125,9 @@ func Finalize(ctx context.Context, cfg FinalizeConfig) (*FinalizeReport, error) 
 		return nil, err
 	}
 	for i := range list {
+		if list[i].Reason == deferredReload {
+			continue // its collection's reload builds it
+		}
 		ix := FinalizedIndex{NS: list[i].ID.NS, Index: list[i].ID.Index, Reason: list[i].Reason}
 		if cfg.Progress != nil {
 			cfg.Progress(ix)
@@ -195,7 +198,7 @@ func (f *finalizer) behind(ctx context.Context) (string, error) {
 			return fmt.Sprintf("partition %d stands at %d.%d, the source at %d.%d", p, o.Watermark.T, o.Watermark.I, f.cfg.Through.T, f.cfg.Through.I), nil
 		}
 	}
-	return "", nil
+	return f.store.incomplete(ctx)
 }
 
 // index completes one index, or says why that cannot be.

@@ -17,6 +17,13 @@ type change struct {
 	*event.Event
 	target event.Namespace
 	offset int64
+	// What admit has found out of the event's document. look: the destination
+	// may hold another one than the event says. missing and misfit: how a delta
+	// that meets none, or one that it does not fit, is taken. later: it is later
+	// than the event. shaken: history took a field from it.
+	look            bool
+	missing, misfit event.ApplyMode
+	later, shaken   bool
 }
 
 // document is what a batch does to one document: the effect of its events,
@@ -37,6 +44,15 @@ type document struct {
 	deltas []event.Delta
 	// last is the last event folded in, for messages.
 	last change
+	// look, missing and misfit are the batch's and the events' together.
+	look            bool
+	missing, misfit event.ApplyMode
+	// shaken says that history took a field from the document before the batch.
+	shaken bool
+	// later says that the image is later than the events behind it.
+	later bool
+	// unfit is why the event last cannot be folded in: a whole image is needed.
+	unfit error
 }
 
 // docID is the _id of the event's document; documents of a full load carry no
@@ -103,7 +119,7 @@ func (f *folder) add(c change) error {
 	}
 	d, ok := f.keys[string(key)]
 	if !ok {
-		d = &document{id: id, first: c.Op}
+		d = &document{id: id, first: c.Op, look: f.mode == event.Lenient, missing: f.mode, misfit: f.mode, shaken: c.shaken}
 		f.keys[string(key)] = d
 		p.documents = append(p.documents, d)
 	}
@@ -111,8 +127,17 @@ func (f *folder) add(c change) error {
 		d.respelled = true
 		d.id = id
 	}
-	d.last = c
-	if err := d.apply(c, f.mode); err != nil {
+	d.look, d.missing, d.misfit = d.look || c.look, max(d.missing, c.missing), max(d.misfit, c.misfit)
+	if d.unfit != nil && c.Op == event.OpUpdate {
+		return nil
+	}
+	d.last, d.unfit = c, nil
+	err = d.apply(c)
+	if refreshable(err) {
+		d.image, d.gone, d.deltas, d.unfit = nil, false, nil, fail(c, err)
+		return nil
+	}
+	if err != nil {
 		return fail(c, err)
 	}
 	return nil
@@ -141,7 +166,7 @@ func (f *folder) keyOf(target event.Namespace, id bson.RawValue) ([]byte, error)
 }
 
 // apply folds one event into what is known of its document.
-func (d *document) apply(c change, mode event.ApplyMode) error {
+func (d *document) apply(c change) error {
 	switch c.Op {
 	case event.OpInsert, event.OpReplace, event.OpRefresh:
 		if c.Document == nil && c.Op == event.OpRefresh {
@@ -152,10 +177,11 @@ func (d *document) apply(c change, mode event.ApplyMode) error {
 			return errors.New("the event has no document")
 		}
 		d.image, d.gone, d.deltas = c.Document, false, nil
+		d.later = !c.AsOf.IsZero()
 	case event.OpDelete:
 		d.image, d.gone, d.deltas = nil, true, nil
 	case event.OpUpdate:
-		return d.update(c.Delta, mode)
+		return d.update(c.Delta)
 	case event.OpCreate, event.OpCreateIndexes, event.OpDropIndexes, event.OpModify, event.OpRename,
 		event.OpDrop, event.OpReload, event.OpReloadEnd, event.OpWatermark:
 		return errors.New("not an event of one document")
@@ -163,14 +189,20 @@ func (d *document) apply(c change, mode event.ApplyMode) error {
 	return nil
 }
 
-func (d *document) update(delta event.Delta, mode event.ApplyMode) error {
+func (d *document) update(delta event.Delta) error {
 	switch {
-	case d.gone && mode == event.Lenient:
+	case d.gone && d.missing == event.Lenient:
 		return nil
 	case d.gone:
 		return errMissing
+	case d.image != nil && d.later:
+		image, _, err := patch(d.image, []event.Delta{delta}, d.misfit, d.shaken)
+		if err != nil {
+			return err
+		}
+		d.image = image
 	case d.image != nil:
-		image, err := delta.Apply(d.image, mode)
+		image, err := delta.Apply(d.image, d.misfit)
 		if err != nil {
 			return err
 		}
@@ -179,6 +211,29 @@ func (d *document) update(delta event.Delta, mode event.ApplyMode) error {
 		d.deltas = append(d.deltas, delta)
 	}
 	return nil
+}
+
+// patch applies deltas to a document that may be later than they are where mode
+// says so. It returns whether they took a field from it; a field that is added
+// afterwards, or with shaken at all, is errOrder.
+func patch(doc bson.Raw, deltas []event.Delta, mode event.ApplyMode, shaken bool) (after bson.Raw, removed bool, err error) {
+	for _, delta := range deltas {
+		if mode == event.Strict || !delta.Ambiguous() {
+			if doc, err = delta.Apply(doc, mode); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		var trace event.Trace
+		if doc, trace, err = delta.ApplyTraced(doc, mode); err != nil {
+			return nil, false, err
+		}
+		if trace.Added && (shaken || removed) {
+			return nil, false, errOrder
+		}
+		removed = removed || trace.Removed
+	}
+	return doc, removed, nil
 }
 
 // eventError says which event could not be applied, and why. It names the
@@ -193,13 +248,7 @@ func fail(c change, err error) error { return &eventError{change: c, err: err} }
 // Error names operation, namespace, _id, position and offset.
 func (e *eventError) Error() string {
 	c := e.change
-	text := fmt.Sprintf("apply %s ns=%s _id=%s position=%s offset=%d: %v", c.Op, c.NS, idText(c.docID()), c.Position, c.offset, e.err)
-	for _, refreshable := range []error{errMissing, event.ErrDeltaMismatch, event.ErrDeltaAmbiguous} {
-		if errors.Is(e.err, refreshable) {
-			return text + ": hint: the whole document is needed, and this version cannot ask the source for it: load the destination again under a new pipeline name"
-		}
-	}
-	return text
+	return fmt.Sprintf("apply %s ns=%s _id=%s position=%s offset=%d: %v", c.Op, c.NS, idText(c.docID()), c.Position, c.offset, e.err)
 }
 
 // Unwrap returns the cause.

@@ -97,10 +97,13 @@ func foldCase(t *testing.T, script string) string {
 }
 
 func outcome(t *testing.T, d *document, held map[string]bson.Raw, mode event.ApplyMode, n need) string {
+	if d.unfit != nil {
+		return "wants the whole document: " + d.unfit.Error()
+	}
 	needs := []string{"look up nothing", "look up _id", "look up document"}[n]
 	w, err := d.resolve(), error(nil)
 	if n != needNothing {
-		w, err = d.resolveHeld(held[idKey(t, d.id)], mode, mode)
+		w, _, err = d.resolveHeld(held[idKey(t, d.id)], mode, mode)
 	}
 	if err != nil {
 		return needs + ": error: " + err.Error()

@@ -112,7 +112,7 @@ func (l *loader) add(b *wire.Batch, offset int64) error {
 			return errors.Join(fmt.Errorf("decode snapshot batch ns=%s chunk=%d sequence=%d: a document without _id", b.NS, b.Chunk, b.Sequence), err)
 		}
 		e := &event.Event{Op: event.OpInsert, NS: b.NS, UUID: b.UUID, Document: doc}
-		d := &document{id: id.RawValue(), first: event.OpInsert, image: doc}
+		d := &document{id: id.RawValue(), first: event.OpInsert, image: doc, look: l.w.held.mode(offset) == event.Lenient}
 		d.last = change{Event: e, target: target, offset: offset}
 		if len(p.documents) == 0 {
 			l.first = append(l.first, d.last)
@@ -154,18 +154,17 @@ func (l *loader) commit(ctx context.Context, next offsetRecord, divisible bool) 
 		}
 		p.documents = nil
 	}
-	mode := w.held.mode(w.held.Offset)
 	b := &batch{held: w.held, next: next, divisible: divisible}
 	b.write = func(ctx context.Context, how care) error {
 		for _, p := range l.order {
-			if err := w.target.write(ctx, p, mode, how); err != nil {
+			if err := w.target.write(ctx, p, how, nil); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	if hasOrdered(l.order) {
-		b.before = func(ctx context.Context) error { return w.target.writeOrdered(ctx, l.order) }
+		b.before = func(ctx context.Context) error { return w.target.writeOrdered(ctx, l.order, nil) }
 	}
 	return w.committer.commit(ctx, b)
 }

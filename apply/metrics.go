@@ -18,6 +18,13 @@ type metrics struct {
 	lost       prometheus.Counter
 	unexpected prometheus.Counter
 	barriers   prometheus.Counter
+	refreshes  prometheus.Counter
+	reloads    prometheus.Counter
+	skipped    prometheus.Counter
+	// pendingRefreshes and pendingReloads are what is needed whole and has not
+	// come.
+	pendingRefreshes, pendingReloads prometheus.Gauge
+
 	partitions prometheus.Gauge
 	failed     prometheus.Gauge
 	// barrierWait is set by the report.
@@ -46,14 +53,19 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 			Namespace: space, Subsystem: part, Name: "batch_seconds", Help: "Time from the first try of a batch until it took effect.",
 			ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
-		retries:     counter("retries_total", "Tries that failed and were repeated."),
-		lost:        counter("lost_partitions_total", "Partitions found to belong to another owner."),
-		unexpected:  counter("unexpected_batches_total", "Batches that met other documents than the events said, and were written after looking everything up."),
-		barriers:    counter("barriers_total", "Barriers passed, counted per partition."),
-		partitions:  gauge("partitions", "Partitions that this process owns."),
-		barrierWait: gauge("barrier_wait_seconds", "How long partitions of this process have waited at a barrier by now; zero where none waits."),
-		failed:      gauge("failed_partitions", "Partitions of this process that stopped because of an event that cannot be applied."),
-		lag:         gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
+		retries:          counter("retries_total", "Tries that failed and were repeated."),
+		lost:             counter("lost_partitions_total", "Partitions found to belong to another owner."),
+		unexpected:       counter("unexpected_batches_total", "Batches that met other documents than the events said, and were written after looking everything up."),
+		barriers:         counter("barriers_total", "Barriers passed, counted per partition."),
+		partitions:       gauge("partitions", "Partitions that this process owns."),
+		barrierWait:      gauge("barrier_wait_seconds", "How long partitions of this process have waited at a barrier by now; zero where none waits."),
+		failed:           gauge("failed_partitions", "Partitions of this process that stopped because of an event that cannot be applied."),
+		lag:              gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
+		refreshes:        counter("refreshes_total", "Documents that were asked for whole."),
+		reloads:          counter("reloads_total", "Collections that were asked for whole."),
+		skipped:          counter("skipped_events_total", "Change events passed over because the whole document or collection was asked for."),
+		pendingRefreshes: gauge("pending_refreshes", "Documents that are needed whole and have not come yet."),
+		pendingReloads:   gauge("pending_reloads", "Collections that are needed whole and have not come yet."),
 	}
 	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: space, Subsystem: part, Name: "queued_bytes", Help: "Bytes fetched and not yet taken.", ConstLabels: labels,
@@ -61,7 +73,10 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.partitions, m.failed, m.queued, m.lag} {
+	for _, c := range []prometheus.Collector{
+		m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.refreshes, m.reloads, m.skipped,
+		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.queued, m.lag,
+	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

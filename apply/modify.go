@@ -17,6 +17,9 @@ import (
 // the destination has neither before the operator finalises.
 func (x *executor) modify(ctx context.Context) (string, error) {
 	target := x.target()
+	if awaiting, err := x.awaiting(ctx, x.event.NS); err != nil || awaiting {
+		return awaitsReload, err
+	}
 	cmd, kept, err := x.forwardable(ctx, target)
 	if err != nil {
 		return "", err
@@ -105,6 +108,9 @@ func (x *executor) forwardable(ctx context.Context, target event.Namespace) (cmd
 // of the deferred index. It returns what is left and how many changes that
 // holds.
 func (x *executor) modifyIndex(ctx context.Context, target event.Namespace, spec []byte) (left []byte, changes int, err error) {
+	if done, err := x.modifyWaiting(ctx, target, spec); done || err != nil {
+		return nil, 0, err
+	}
 	body, err := rawbson.Body(spec)
 	if err != nil {
 		return nil, 0, &ddlError{x.event, err}

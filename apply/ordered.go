@@ -22,20 +22,20 @@ func hasOrdered(plans []*plan) bool {
 }
 
 // writeOrdered writes the events of capped collections. It may be repeated.
-func (t *target) writeOrdered(ctx context.Context, plans []*plan) error {
+func (t *target) writeOrdered(ctx context.Context, plans []*plan, fx *effects) error {
 	for _, p := range plans {
 		if len(p.ordered) == 0 {
 			continue
 		}
-		if err := t.writeCapped(ctx, p); err != nil {
+		if err := t.writeCapped(ctx, p, fx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *target) writeCapped(ctx context.Context, p *plan) error {
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: event.Lenient, misfit: event.Lenient, guard: t.guard}
+func (t *target) writeCapped(ctx context.Context, p *plan, fx *effects) error {
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: event.Lenient, misfit: event.Lenient, fx: fx, ordered: true, guard: t.guard}
 	// Not the transactions' ability: these writes are outside.
 	able := t.able
 	able.transactions = false
@@ -46,11 +46,11 @@ func (t *target) writeCapped(ctx context.Context, p *plan) error {
 		return err
 	}
 	for i, c := range p.ordered {
-		if c.Op == event.OpInsert {
+		if arrives(c) && i > held || c.Op == event.OpInsert {
 			if i <= held {
 				continue
 			}
-			d := &document{id: c.docID(), first: c.Op, image: c.Document, last: c}
+			d := &document{id: c.docID(), first: event.OpInsert, image: c.Document, last: c}
 			if err := w.add(d, d.resolve()); err != nil {
 				return err
 			}
@@ -59,8 +59,8 @@ func (t *target) writeCapped(ctx context.Context, p *plan) error {
 		if err := w.flush(); err != nil {
 			return err
 		}
-		d := &document{id: c.docID(), first: c.Op, last: c}
-		if err := d.apply(c, event.Lenient); err != nil {
+		d := &document{id: c.docID(), first: c.Op, last: c, missing: event.Lenient, misfit: event.Lenient}
+		if err := d.apply(c); err != nil {
 			return fail(c, err)
 		}
 		if err := w.lookUp([]*document{d}, needImage); err != nil {
@@ -70,12 +70,18 @@ func (t *target) writeCapped(ctx context.Context, p *plan) error {
 	return w.flush()
 }
 
-// lastHeld returns the index of the last insert whose document is held, -1 if
+// arrives reports whether an event puts a document at the end of a capped
+// collection that does not hold it: an insert, or an image of a reload.
+func arrives(c change) bool {
+	return c.Op == event.OpInsert || c.Op == event.OpRefresh && c.Document != nil
+}
+
+// lastHeld returns the index of the last arrival whose document is held, -1 if
 // none is.
 func (w *writer) lastHeld(changes []change) (int, error) {
 	var ids []bson.RawValue
 	for _, c := range changes {
-		if c.Op == event.OpInsert {
+		if arrives(c) {
 			ids = append(ids, c.docID())
 		}
 	}
@@ -98,7 +104,7 @@ func (w *writer) lastHeld(changes []change) (int, error) {
 		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}
 	for i, c := range slices.Backward(changes) {
-		if c.Op != event.OpInsert {
+		if !arrives(c) {
 			continue
 		}
 		if key, err = event.AppendIDKey(key[:0], c.docID()); err != nil {

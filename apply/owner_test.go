@@ -77,7 +77,7 @@ func TestLostBetweenWrites(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if err := target.write(ctx, plans[0], event.Strict, how); err != nil {
+				if err := target.write(ctx, plans[0], how, nil); err != nil {
 					return err
 				}
 				if i == 0 {

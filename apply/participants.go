@@ -27,14 +27,16 @@ type groupRules struct {
 	// group is its name inside the destination's records.
 	group string
 	rules rules.Destination
+	// destination is the destination's name.
+	destination string
 }
 
 // rulesOf lists the groups of the destination, this service's first.
 func rulesOf(cfg *Config) []groupRules {
-	list := []groupRules{{group: cfg.groupName(), rules: cfg.Rules}}
+	list := []groupRules{{group: cfg.groupName(), rules: cfg.Rules, destination: cfg.Destination}}
 	for _, p := range cfg.Peers {
 		peer := Config{Destination: cfg.Destination, Group: p.Group}
-		list = append(list, groupRules{group: peer.groupName(), rules: p.Rules})
+		list = append(list, groupRules{group: peer.groupName(), rules: p.Rules, destination: cfg.Destination})
 	}
 	return list
 }
@@ -42,7 +44,7 @@ func rulesOf(cfg *Config) []groupRules {
 // concerned are the groups that a DDL event touches.
 func concerned(groups []groupRules, e *event.Event) (list []groupRules, err error) {
 	for _, g := range groups {
-		touched, err := concerns(g.rules, e)
+		touched, err := concerns(g.rules, g.destination, e)
 		if err != nil {
 			return nil, err
 		}
@@ -72,14 +74,20 @@ type standing struct {
 	loads map[string]groupRecord
 }
 
-// passed reports whether a participant has left a position behind, as one has
-// whose group was loaded at or after it.
-func (s *standing) passed(who participant, p event.Position) bool {
-	if g, ok := s.loads[who.Group]; ok && event.CompareTimes(g.Watermark, p.Time) >= 0 {
+// passed reports whether a participant has left a barrier behind, as one has
+// whose group was loaded at or after it. The events of a reload stand behind all
+// else of their cluster time, the watermark of it too.
+func (s *standing) passed(who participant, b *barrierRecord) bool {
+	p := event.Position{Time: b.ID.Time, Index: b.ID.Index}
+	least := 0
+	if b.Op == event.OpReload || b.Op == event.OpReloadEnd {
+		least = 1
+	}
+	if g, ok := s.loads[who.Group]; ok && event.CompareTimes(g.Watermark, p.Time) >= least {
 		return true
 	}
 	o, ok := s.offsets[who]
-	return ok && o.passed(p)
+	return ok && (event.CompareTimes(o.Watermark, p.Time) >= least || o.Position.position().Compare(p) >= 0)
 }
 
 // standing reads where the groups of the pipeline stand.
@@ -122,7 +130,7 @@ func (s *Service) waitedFor(who participant) bool {
 
 // missing returns the participants that have neither arrived at a barrier nor
 // passed it.
-func (s *Service) missing(ctx context.Context, b *barrierRecord, p event.Position) ([]participant, standing, error) {
+func (s *Service) missing(ctx context.Context, b *barrierRecord) ([]participant, standing, error) {
 	var missing []participant
 	for _, who := range b.Participants {
 		if s.waitedFor(who) && !slices.Contains(b.Arrived, who) {
@@ -133,7 +141,7 @@ func (s *Service) missing(ctx context.Context, b *barrierRecord, p event.Positio
 	if err != nil {
 		return nil, st, err
 	}
-	return slices.DeleteFunc(missing, func(who participant) bool { return st.passed(who, p) }), st, nil
+	return slices.DeleteFunc(missing, func(who participant) bool { return st.passed(who, b) }), st, nil
 }
 
 // waitText says who a barrier waits for.
@@ -188,8 +196,7 @@ func (s *Service) pruneBarriers(ctx context.Context) error {
 	ids := bson.A{}
 	for i := range list {
 		b := &list[i]
-		p := event.Position{Time: b.ID.Time, Index: b.ID.Index}
-		stands := func(who participant) bool { return s.waitedFor(who) && !st.passed(who, p) }
+		stands := func(who participant) bool { return s.waitedFor(who) && !st.passed(who, b) }
 		if !slices.ContainsFunc(b.Participants, stands) {
 			ids = append(ids, b.ID)
 		}

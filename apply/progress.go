@@ -24,9 +24,42 @@ type progress struct {
 
 	mu         sync.Mutex
 	partitions map[topicPartition]offsetRecord
+	// waiting counts what partitions wait for from the source.
+	waiting map[topicPartition]waiting
 }
 
-func newProgress() *progress { return &progress{partitions: map[topicPartition]offsetRecord{}} }
+// waiting is what is needed whole.
+type waiting struct{ documents, collections int }
+
+func newProgress() *progress {
+	return &progress{partitions: map[topicPartition]offsetRecord{}, waiting: map[topicPartition]waiting{}}
+}
+
+// watch takes note of what a partition waits for.
+func (p *progress) watch(tp topicPartition, w *watch) {
+	documents, collections := w.pending()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting[tp] = waiting{documents, collections}
+}
+
+func (p *progress) unwatch(tp topicPartition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, tp)
+}
+
+// wanted returns what this process's partitions wait for. Each of them knows
+// what the whole group waits for, as of its last barrier.
+func (p *progress) wanted() waiting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var most waiting
+	for _, w := range p.waiting {
+		most = waiting{max(most.documents, w.documents), max(most.collections, w.collections)}
+	}
+	return most
+}
 
 func (p *progress) set(tp topicPartition, o *offsetRecord) {
 	p.mu.Lock()
@@ -103,6 +136,9 @@ func (s *Service) reportOnce() {
 		return
 	}
 	sum := s.progress.summary(s.topics.changes)
+	wanted := s.progress.wanted()
+	s.metrics.pendingRefreshes.Set(float64(wanted.documents))
+	s.metrics.pendingReloads.Set(float64(wanted.collections))
 	lag := -1.0
 	if !sum.wall.IsZero() {
 		lag = max(time.Since(sum.wall).Seconds(), 0)
@@ -119,6 +155,8 @@ func (s *Service) reportOnce() {
 		status.Detail["events"] = s.progress.events.Load()
 		status.Detail["documents"] = s.progress.documents.Load()
 		status.Detail["partitions"] = sum.partitions
+		status.Detail["refreshes_pending"] = int64(wanted.documents)
+		status.Detail["reloads_pending"] = int64(wanted.collections)
 	})
 	if err := s.failures.err(); err != nil {
 		s.cfg.Report.Set(state.StateFailed, err.Error())
@@ -132,7 +170,7 @@ func (s *Service) reportOnce() {
 	if waited < quietBarrier {
 		cause = ""
 	}
-	if sum.catchingUp {
+	if sum.catchingUp || wanted.collections > 0 {
 		s.cfg.Report.Set(state.StateCatchingUp, cause)
 		return
 	}

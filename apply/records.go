@@ -106,12 +106,6 @@ type offsetRecord struct {
 	Updated time.Time `bson:"updated"`
 }
 
-// passed reports whether the partition has left a position behind. One that
-// stands at a barrier has not passed the barrier's.
-func (o *offsetRecord) passed(p event.Position) bool {
-	return event.CompareTimes(o.Watermark, p.Time) >= 0 || o.Position.position().Compare(p) >= 0
-}
-
 // mode is how an event at that offset is applied: leniently where it may meet a
 // later state.
 func (o *offsetRecord) mode(offset int64) event.ApplyMode {
@@ -177,6 +171,10 @@ type collectionRecord struct {
 	SourceUUID string         `bson:"source_uuid"`
 	// Ready says that it exists with its options.
 	Ready bool `bson:"ready"`
+	// Awaiting says that the destination does not have it until its reload.
+	Awaiting bool `bson:"awaiting"`
+	// Reload is its last reload; nil before the first.
+	Reload *reloadRecord `bson:"reload,omitempty"`
 }
 
 // deferredID names an index of the destination.

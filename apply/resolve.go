@@ -82,37 +82,35 @@ func (d *document) resolve() write {
 // when the destination has none, and need not be more than its _id when there
 // are no deltas. Missing says whether there must be one for deltas, misfit how
 // these are applied to it: a try may meet the effect of the one before, which
-// never is that a document with deltas is gone.
-func (d *document) resolveHeld(held bson.Raw, missing, misfit event.ApplyMode) (write, error) {
+// never is that a document with deltas is gone. Removed says that history took a
+// field from it.
+func (d *document) resolveHeld(held bson.Raw, missing, misfit event.ApplyMode) (w write, removed bool, err error) {
 	if d.gone {
-		return write{kind: writeDelete, id: d.id}, nil
+		return write{kind: writeDelete, id: d.id}, false, nil
 	}
 	image, fromDeltas := d.image, false
 	if image == nil {
 		if held == nil {
 			if missing == event.Lenient {
-				return write{}, nil
+				return write{}, false, nil
 			}
-			return write{}, fail(d.last, errMissing)
+			return write{}, false, fail(d.last, errMissing)
 		}
-		image, fromDeltas = held, true
-		for _, delta := range d.deltas {
-			var err error
-			if image, err = delta.Apply(image, misfit); err != nil {
-				return write{}, fail(d.last, err)
-			}
+		fromDeltas = true
+		if image, removed, err = patch(held, d.deltas, misfit, d.shaken); err != nil {
+			return write{}, false, fail(d.last, err)
 		}
 		if bytes.Equal(image, held) {
-			return write{}, nil
+			return write{}, removed, nil
 		}
 	}
 	if held == nil {
-		return write{kind: writeInsert, id: d.id, doc: image}, nil
+		return write{kind: writeInsert, id: d.id, doc: image}, removed, nil
 	}
 	heldID, newID := held.Lookup("_id"), image.Lookup("_id")
 	kind := writeReplace
 	if !sameBytes(heldID, newID) {
 		kind = writeRespell
 	}
-	return write{kind: kind, id: heldID, doc: image, fromDeltas: fromDeltas}, nil
+	return write{kind: kind, id: heldID, doc: image, fromDeltas: fromDeltas}, removed, nil
 }

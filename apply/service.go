@@ -34,6 +34,7 @@ type Service struct {
 	barriers   *barriers
 	failures   *failures
 	fetcher    *fetcher
+	sender     *sender
 	// poked asks the coordinator to look at the group now.
 	poked chan struct{}
 	// groups are those of the destination, this service's first.
@@ -75,6 +76,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.sender = newSender(s)
 	s.policy = cfg.Retry
 	s.policy.OnRetry = s.onRetry
 	return s, nil
@@ -137,6 +139,7 @@ func (s *Service) serve(ctx context.Context) error {
 	c := &coordinator{s: s, manifests: make(chan state.Manifest, 1)}
 	group.Go(func() error { return c.run(ctx) })
 	group.Go(func() error { return (&enforcer{s: s, said: map[deferredID]string{}}).run(ctx) })
+	group.Go(func() error { return s.sender.run(ctx) })
 	member, err := s.join(hard, group.Go)
 	if err != nil {
 		cut()

@@ -100,7 +100,7 @@ func TestCappedRedelivery(t *testing.T) {
 	able := probed(t, r)
 	for _, upTo := range []int{5, len(p.ordered), len(p.ordered)} {
 		part := &plan{target: ns, ordered: p.ordered[:upTo]}
-		if err := newTarget(r.dest.Client, able).writeOrdered(t.Context(), []*plan{part}); err != nil {
+		if err := newTarget(r.dest.Client, able).writeOrdered(t.Context(), []*plan{part}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

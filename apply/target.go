@@ -16,6 +16,10 @@ import (
 // events say: then everything is looked up first.
 var errHeldDiffers = errors.New("the destination holds another document than expected")
 
+// errNoTarget is returned, wrapped in an *eventError, when the destination does
+// not have the collection of an event although it should.
+var errNoTarget = errors.New("its collection does not exist in the destination: it was dropped there: hint: load the destination again")
+
 // target executes the writes of one worker. Its methods take the context of a
 // transaction where there is one.
 type target struct {
@@ -67,7 +71,7 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 		}
 		if !ok {
 			if mode == event.Strict && !c.UUID.IsZero() {
-				return fail(c, fmt.Errorf("target %s does not exist in the destination: it was dropped there: hint: load the destination again", c.target))
+				return fail(c, errNoTarget)
 			}
 			if err := t.client.Database(c.target.DB).CreateCollection(ctx, c.target.Coll); err != nil && !hasCode(err, codeNamespaceExists) {
 				return fmt.Errorf("create collection ns=%s: %w", c.target, err)
@@ -79,17 +83,21 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 }
 
 // write brings a plan's documents to their final states. A try that may meet
-// half of the one before applies deltas leniently, as every replay does.
-func (t *target) write(ctx context.Context, p *plan, mode event.ApplyMode, how care) error {
-	look := how != asSaid || mode == event.Lenient
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, missing: mode, misfit: mode, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
+// half of the one before cannot tell what that has written from what does not
+// fit, and asks for the document where it does not.
+func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) error {
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, fx: fx, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
 	w.builder.coll, w.builder.able = p.target.Coll, t.able
-	if how == again {
-		w.misfit = event.Lenient
-	}
 	w.builder.drain() // of a try that failed
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
+		if d.unfit != nil {
+			if err := fx.unfit(d.last, d.unfit); err != nil {
+				return err
+			}
+			continue
+		}
+		look := how != asSaid || d.look
 		n := d.needs(look)
 		if n == needImage && !look && len(d.deltas) == 1 {
 			if o, ok := operatorsOf(d.deltas[0]); ok {
@@ -120,9 +128,13 @@ type writer struct {
 	ctx    context.Context //nolint:containedctx // A writer lives inside one call.
 	db     *mongo.Database
 	target event.Namespace
-	// missing and misfit are as in resolveHeld.
+	// missing and misfit are as in resolveHeld, for all documents.
 	missing, misfit event.ApplyMode
-	builder         *commandBuilder
+	// fx takes over what only whole images mend; nil for a load.
+	fx *effects
+	// ordered says that the collection is capped.
+	ordered bool
+	builder *commandBuilder
 	// guard is the target's.
 	guard func(context.Context) error
 	// collated is as in targetInfo.
@@ -220,9 +232,17 @@ func (w *writer) discard(id bson.RawValue) error {
 }
 
 func (w *writer) addHeld(d *document, held bson.Raw) error {
-	resolved, err := d.resolveHeld(held, w.missing, w.misfit)
+	resolved, removed, err := d.resolveHeld(held, max(w.missing, d.missing), max(w.misfit, d.misfit))
+	if err != nil && w.ordered {
+		return w.fx.unfitOrdered(d.last, err)
+	}
 	if err != nil {
-		return err
+		return w.fx.unfit(d.last, err)
+	}
+	if removed && !w.ordered {
+		if err := w.fx.removed(d.last); err != nil {
+			return err
+		}
 	}
 	return w.add(d, resolved)
 }

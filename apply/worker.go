@@ -33,6 +33,8 @@ type worker struct {
 	// stop is closed when the worker shall end after the batch in hand.
 	stop <-chan struct{}
 	q    *queue
+	// watch is for partitions of the change topic.
+	watch *watch
 }
 
 // run applies the partition until stop closes, ctx ends or an event cannot be
@@ -84,6 +86,13 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 		return err
 	}
 	w.q = q
+	if w.tp.topic == w.s.topics.changes {
+		w.watch = newWatch(w.s.store, w.tp.partition)
+		if err := w.look(ctx); err != nil {
+			return errors.Join(err, q.close(context.WithoutCancel(ctx)))
+		}
+		defer w.s.progress.unwatch(w.tp)
+	}
 	w.target = newTarget(w.s.client, w.s.able)
 	w.target.guard = func(ctx context.Context) error { return w.s.store.owns(ctx, &w.held) }
 	w.s.progress.set(w.tp, &w.held)
@@ -224,7 +233,7 @@ func (w *worker) changes(ctx context.Context, records []*kgo.Record) (bool, erro
 		}
 		concerned := false
 		if e.Op.IsDDL() {
-			if concerned, err = concerns(w.s.cfg.Rules, &e); err != nil {
+			if concerned, err = concerns(w.s.cfg.Rules, w.s.cfg.Destination, &e); err != nil {
 				return false, err
 			}
 		}
@@ -235,6 +244,9 @@ func (w *worker) changes(ctx context.Context, records []*kgo.Record) (bool, erro
 			passed, err := w.barrier(ctx, &e, r)
 			if err != nil || !passed {
 				return !passed && err == nil, err
+			}
+			if err := w.lookAfter(ctx, e.Op); err != nil {
+				return false, err
 			}
 			seg = segment{next: w.held}
 			seg.next.Offset, seg.next.Position = r.Offset+1, placeOf(e.Position)
@@ -330,29 +342,35 @@ func (w *worker) flush(ctx context.Context, seg *segment) error {
 // commit makes one batch of changes take effect.
 func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord, mode event.ApplyMode) error {
 	started := time.Now()
-	if err := w.ensure(ctx, changes, mode); err != nil {
+	fx, err := w.admit(ctx, changes, mode)
+	if err != nil {
 		return err
 	}
-	plans, err := fold(changes, mode, w.target.capped)
+	plans, err := fold(fx.changes, mode, w.target.capped)
 	if err != nil {
 		return err
 	}
 	b := &batch{held: w.held, next: next, divisible: len(changes) > 1}
 	b.write = func(ctx context.Context, how care) error {
+		fx.begin()
 		for _, p := range plans {
-			if err := w.target.write(ctx, p, mode, how); err != nil {
+			if err := w.target.write(ctx, p, how, fx); err != nil {
 				return err
 			}
 		}
-		return nil
+		return fx.save(ctx)
 	}
 	if hasOrdered(plans) {
-		b.before = func(ctx context.Context) error { return w.target.writeOrdered(ctx, plans) }
+		b.before = func(ctx context.Context) error {
+			fx.beginOrdered()
+			return w.target.writeOrdered(ctx, plans, fx)
+		}
 	}
 	if err := w.committer.commit(ctx, b); err != nil {
 		return err
 	}
-	for _, c := range changes {
+	w.committed(fx)
+	for _, c := range fx.changes {
 		w.s.metrics.count(c.Op, 1)
 	}
 	w.s.progress.events.Add(int64(len(changes)))
@@ -371,6 +389,9 @@ func (w *worker) ensure(ctx context.Context, changes []change, mode event.ApplyM
 
 // advance takes note of what was committed.
 func (w *worker) advance(next offsetRecord) {
+	if w.watch != nil {
+		w.passed(&next)
+	}
 	w.held = next
 	w.s.progress.set(w.tp, &w.held)
 }

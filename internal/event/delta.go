@@ -119,19 +119,7 @@ func (d Delta) Ambiguous() bool { return isOrdered(d) }
 // panicking; malformed ones are rawbson.ErrMalformed or ErrDeltaInvalid.
 func (d Delta) Apply(doc bson.Raw, mode ApplyMode) (bson.Raw, error) {
 	a := applier{lenient: mode == Lenient, dst: make([]byte, 0, len(doc)+len(d)+32)}
-	var err error
-	if isOrdered(d) {
-		err = a.ordered(doc, d)
-	} else {
-		err = a.diffDocument(doc, d, 0)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("apply delta: %w", err)
-	}
-	if len(a.dst) > maxDocument {
-		return nil, fmt.Errorf("apply delta: %w: %d bytes", ErrDeltaTooLarge, len(a.dst))
-	}
-	return IDFirst(a.dst)
+	return d.applyWith(&a, doc)
 }
 
 // applier holds what one Apply needs.
@@ -140,6 +128,8 @@ type applier struct {
 	dst     []byte
 	// changes is a stack: each level pushes its own and takes them off again.
 	changes []change
+	// trace is what happened to names.
+	trace Trace
 }
 
 // change is what a delta says about one name of one level.

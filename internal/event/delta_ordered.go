@@ -174,6 +174,7 @@ func (o *orderedApplier) change(e *rawbson.Element, name []byte, c change, depth
 		o.dst = rawbson.AppendValue(o.dst, c.elem.Type, name, c.elem.Value)
 		return nil
 	case opUnset:
+		o.trace.Removed = true
 		return nil
 	default:
 		return o.inside(e, name, c.elem.Value, depth)
@@ -206,6 +207,7 @@ func (o *orderedApplier) create(c change, depth int) error {
 		return o.misfit(c.name, "want an array, the document holds a document")
 	}
 	if c.op == opSet {
+		o.trace.Added = true
 		o.dst = rawbson.AppendValue(o.dst, c.elem.Type, c.name, c.elem.Value)
 		return nil
 	}
@@ -216,6 +218,7 @@ func (o *orderedApplier) create(c change, depth int) error {
 	if o.rule == ruleUncertain {
 		return &pathError{path: []string{string(c.name)}, what: "there is no such field to go into", err: ErrDeltaAmbiguous}
 	}
+	o.trace.Added = true
 	o.dst = rawbson.AppendHeader(o.dst, bson.TypeEmbeddedDocument, c.name)
 	return under(c.name, o.document(emptyDocument(), c.elem.Value, depth+1))
 }

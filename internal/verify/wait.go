@@ -23,6 +23,7 @@ const (
 	offsetsCollection     = "offsets"
 	collectionsCollection = "collections"
 	deferredCollection    = "deferred"
+	requestsCollection    = "requests"
 	finalizedCollection   = "finalized"
 )
 
@@ -111,6 +112,24 @@ func (s *standing) behind(ctx context.Context, through bson.Timestamp) (string, 
 		}
 		if partitions := len(groups[group].ChangeOffsets); known < partitions {
 			return fmt.Sprintf("group %s has recorded %d of %d partitions", group, known, partitions), nil
+		}
+	}
+	return s.wanted(ctx)
+}
+
+// wanted names something that apply has asked the source for and that has not
+// come yet.
+func (s *standing) wanted(ctx context.Context) (string, error) {
+	var entries []struct {
+		NS    string `bson:"ns"`
+		State string `bson:"state"`
+	}
+	if err := s.read(ctx, requestsCollection, &entries); err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.State == "wanted" || e.State == "begun" {
+			return "documents of " + e.NS + " were asked for whole and have not come yet", nil
 		}
 	}
 	return "", nil
