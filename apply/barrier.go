@@ -21,7 +21,7 @@ const (
 	// is read while waiting for other processes: once per process, however many
 	// of its partitions wait.
 	minBarrierPoll = 50 * time.Millisecond
-	maxBarrierPoll = time.Second
+	maxBarrierPoll = 250 * time.Millisecond
 )
 
 // barriers lets the partitions of this process wait together.
@@ -294,8 +294,9 @@ func (s *store) barrier(ctx context.Context, id barrierID) (barrierRecord, error
 }
 
 // claimBarrier takes the execution in hand for leaseTime, or prolongs that; it
-// reports whether the token holds it now.
+// reports whether the token holds it now, and long enough for a command.
 func (s *store) claimBarrier(ctx context.Context, id barrierID, token string) (bool, error) {
+	began := time.Now()
 	now, err := s.now(ctx)
 	if err != nil {
 		return false, err
@@ -305,7 +306,11 @@ func (s *store) claimBarrier(ctx context.Context, id barrierID, token string) (b
 		bson.D{{Key: "state", Value: barrierClaimed}, {Key: "owner", Value: token}},
 		bson.D{{Key: "state", Value: barrierClaimed}, {Key: "deadline", Value: bson.D{{Key: "$lt", Value: now}}}},
 	}}}
-	return s.updateBarrier(ctx, filter, field("state", barrierClaimed), field("owner", token), field("deadline", now.Add(leaseTime)))
+	claimed, err := s.updateBarrier(ctx, filter, field("state", barrierClaimed), field("owner", token), field("deadline", now.Add(leaseTime)))
+	if err != nil || !claimed {
+		return false, err
+	}
+	return true, inTime(began)
 }
 
 // finishBarrier lets everyone pass.

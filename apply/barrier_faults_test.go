@@ -321,7 +321,7 @@ func TestDropAndRecreate(t *testing.T) {
 			running[i].stop(t)
 			running[i] = r.start(t, fmt.Sprint("c", cycle))
 		}
-		if cycle%40 == 39 { // what is under way may not outgrow the wait
+		if cycle%10 == 9 { // what is under way may not outgrow the wait
 			r.await(t, r.watermark(t), running...)
 			r.same(t, s.a, s.inA)
 		}

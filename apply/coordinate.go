@@ -187,7 +187,13 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 			field("phase", state.PhaseChanges))
 	}
 	if !g.Prepared {
-		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules}
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, hold: func(ctx context.Context) error {
+			ok, err := s.store.claimGroup(ctx, g.Phase, leaseTime)
+			if err != nil || !ok {
+				return errors.Join(err, errClaimLost)
+			}
+			return nil
+		}}
 		return c.claimed(ctx, g, func(ctx context.Context) error { return p.prepare(ctx, m) }, field("prepared", true))
 	}
 	loaded, err := c.loaded(ctx, g)

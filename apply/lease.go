@@ -23,6 +23,18 @@ const (
 	renewTime = 4 * time.Second
 )
 
+// errLate is returned when a claim took so long that it may not outlast a
+// command: this process may have been frozen meanwhile.
+var errLate = errors.New("the claim took too long to be of use")
+
+// inTime checks a claim of leaseTime that was begun then.
+func inTime(began time.Time) error {
+	if time.Since(began) > (leaseTime-commandTime)/2 {
+		return errLate
+	}
+	return nil
+}
+
 // errClaimLost is returned, wrapped, when another member took a step over.
 var errClaimLost = errors.New("another member has taken the step over")
 

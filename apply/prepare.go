@@ -19,6 +19,9 @@ type preparer struct {
 	client *mongo.Client
 	store  *store
 	rules  rules.Destination
+	// hold makes sure of the step's claim; it is asked before each creation, so
+	// that a member which slept creates nothing that was dropped since.
+	hold func(context.Context) error
 }
 
 // prepare creates what the manifest lists and the rules select: collections
@@ -144,6 +147,9 @@ func (p *preparer) create(ctx context.Context, m *state.Manifest, c *state.Colle
 	}
 	if opts, err = withListedIDIndex(opts, c.Indexes); err != nil {
 		return fmt.Errorf("prepare target %s: %w", target, err)
+	}
+	if err := p.hold(ctx); err != nil {
+		return err
 	}
 	if err := createCollection(ctx, p.client, target, opts); err != nil {
 		return err

@@ -110,6 +110,7 @@ func (s *store) updateGroup(ctx context.Context, phase string, fields ...bson.E)
 // claimGroup takes the group's next step in hand for d, unless another member
 // has it and its time is not over; a member may claim again what it has.
 func (s *store) claimGroup(ctx context.Context, phase string, d time.Duration) (bool, error) {
+	began := time.Now()
 	now, err := s.now(ctx)
 	if err != nil {
 		return false, err
@@ -126,7 +127,10 @@ func (s *store) claimGroup(ctx context.Context, phase string, d time.Duration) (
 	if err != nil {
 		return false, fmt.Errorf("claim group: %w", sanitize(err))
 	}
-	return res.MatchedCount == 1, nil
+	if res.MatchedCount == 0 {
+		return false, nil
+	}
+	return true, inTime(began)
 }
 
 // raise makes this member the owner of a partition: the epoch goes up, so that
