@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,40 +39,15 @@ type members struct {
 	next int64
 }
 
-// primary returns the member that the others take for their primary, by what
-// those that are awake say.
+// primary waits for one among the members that are not left out.
 func (m *members) primary(but ...*engine.Member) *engine.Member {
 	m.t.Helper()
 	var found *engine.Member
-	testenv.Eventually(m.t, time.Minute, func() error {
-		for _, member := range m.set.Members {
-			if slices.Contains(but, member) {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(m.t.Context(), 5*time.Second)
-			hello, err := hello(ctx, member.URI)
-			cancel()
-			if err == nil && hello.Primary {
-				found = member
-				return nil
-			}
-		}
-		return errors.New("no primary")
+	testenv.Eventually(m.t, time.Minute, func() (err error) {
+		found, err = m.set.Primary(m.t.Context(), but...)
+		return err
 	})
 	return found
-}
-
-type helloReply struct {
-	Primary bool `bson:"isWritablePrimary"`
-}
-
-func hello(ctx context.Context, uri string) (reply helloReply, err error) {
-	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
-	if err != nil {
-		return reply, err
-	}
-	defer func() { err = errors.Join(err, client.Disconnect(context.WithoutCancel(ctx))) }()
-	return reply, client.Database("admin").RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&reply)
 }
 
 // write inserts n documents, each until a majority has it. An insert whose
