@@ -181,6 +181,7 @@ func (t *streamTail) finish(ctx context.Context, b *batch, drained bool) error {
 	if err != nil {
 		return err
 	}
+	was := t.last
 	if event.CompareTimes(t.group.time, complete) <= 0 {
 		if err := t.flush(ctx, b); err != nil {
 			return err
@@ -191,6 +192,9 @@ func (t *streamTail) finish(ctx context.Context, b *batch, drained bool) error {
 	}
 	switch event.CompareTimes(t.last.Time, complete) {
 	case 1: // the batch ends inside a time
+		if b.len() == 0 {
+			return nil
+		}
 		b.reached, b.partial = t.last, true
 		b.readFrom = event.Position{Time: t.complete}
 		return nil
@@ -203,7 +207,10 @@ func (t *streamTail) finish(ctx context.Context, b *batch, drained bool) error {
 			return err
 		}
 	}
-	t.complete, b.reached = complete, t.last
+	if b.len() > 0 || t.last != was || complete != t.complete {
+		b.reached = t.last // else the publisher may be further, with events of its own
+	}
+	t.complete = complete
 	return nil
 }
 

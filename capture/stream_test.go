@@ -47,6 +47,9 @@ func checkOrder(t testing.TB, cfg Config) []string {
 			marks[r.partition] = e.Position.Time
 			continue
 		}
+		if e.Op == event.OpReload || e.Op == event.OpReloadEnd || e.Op == event.OpRefresh {
+			continue // of capture's own, at a place that has passed
+		}
 		if e.Source.Mode != ModeChangeStream {
 			t.Errorf("%s says mode %s", e, e.Source.Mode)
 		}
