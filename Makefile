@@ -45,10 +45,15 @@ test: try-engines ## vet, check formatting, run every test with the race detecto
 	cd embedded && go vet ./... && go test -race -shuffle=on -timeout=10m ./...
 
 .PHONY: bench
-bench: try-engines ## measure services against their ceilings, then the packages' hot paths
+bench: try-engines ## measure the pipeline end to end, services against their ceilings, then the packages' hot paths
+	go run ./internal/e2e/bench
 	go test -run='^$$' -bench='^Benchmark(Capture|Load)$$|^BenchmarkApply$$' -benchtime=1x -count=3 -timeout=30m ./capture ./snapshot ./apply
 	go test -run='^$$' -bench='^Benchmark(Fold|Encode|Pack)$$' -benchtime=$(BENCHTIME) -benchmem ./capture ./snapshot ./apply
 	go test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem ./capture/oplog ./internal/...
+
+.PHONY: soak
+soak: try-engines ## run the long variants of tests; a table with their seeds at the end, output in soak.log
+	go run ./internal/e2e/soak
 
 .PHONY: demo
 demo: build ## load, follow and verify two destinations of a source under writes

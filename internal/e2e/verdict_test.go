@@ -57,7 +57,8 @@ func judge(ctx context.Context, t *testing.T, fleet *stack.Fleet, v verdict) {
 		t.Fatal(err)
 	}
 	t.Logf("%d events of documents and %d definitions, %d collections compared", events.Data, events.Definitions, len(r.Collections))
-	if events.Repeated > 0 || events.Data == 0 {
+	// None is possible: everything may have been written before the load began.
+	if events.Repeated > 0 {
 		t.Errorf("%d events were published, %d of them twice", events.Data, events.Repeated)
 	}
 }

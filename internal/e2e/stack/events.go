@@ -81,10 +81,10 @@ func CountEvents(ctx context.Context, brokers []string, pipeline string) (Events
 	return n, nil
 }
 
-// add counts an event. Watermarks do not count, and may have the position of one
-// that does.
+// add counts an event. Watermarks and refreshes do not count, and may have the
+// position of one that does.
 func (n *Events) add(e *event.Event, seen map[event.Position]bool) {
-	if e.Op == event.OpWatermark {
+	if e.Op == event.OpWatermark || e.Op == event.OpRefresh {
 		return
 	}
 	again := seen[e.Position]
