@@ -201,6 +201,9 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 	}
 	token := s.store.owner + "/" + bson.NewObjectID().Hex()
 	claimed, err := s.store.claimBarrier(ctx, id, token)
+	if claimed && err != nil {
+		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
+	}
 	if err != nil || !claimed {
 		return false, err
 	}

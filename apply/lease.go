@@ -16,7 +16,7 @@ const (
 	// anyone may claim again.
 	// A member that was killed in the middle of a step costs the others no more
 	// than that.
-	leaseTime   = 15 * time.Second
+	leaseTime   = 20 * time.Second
 	commandTime = 8 * time.Second
 	// renewTime is how often a claim is renewed during work that may take
 	// longer than leaseTime (index builds, the preparation of a load).
@@ -29,7 +29,8 @@ var errLate = errors.New("the claim took too long to be of use")
 
 // inTime checks a claim of leaseTime that was begun then.
 func inTime(began time.Time) error {
-	if time.Since(began) > (leaseTime-commandTime)/2 {
+	const margin = 2 * time.Second
+	if time.Since(began) > leaseTime-commandTime-margin {
 		return errLate
 	}
 	return nil
