@@ -86,8 +86,16 @@ func (a *assembler) take(ctx context.Context, b *batch, entry bson.Raw) error {
 		return nil
 	}
 	h, err := oplog.ReadHeader(entry)
-	if err != nil || h.Fragment == oplog.Whole {
+	if err != nil {
 		b.add(entry) // decoding says what is wrong with it
+		return nil
+	}
+	if h.Fragment == oplog.Whole {
+		if t := many(entry, &h); t != nil {
+			a.commit(t, &h, 0)
+		} else {
+			b.add(entry)
+		}
 		return nil
 	}
 	t, known := a.open.Take(entry, &h)
@@ -110,6 +118,15 @@ func (a *assembler) take(ctx context.Context, b *batch, entry bson.Raw) error {
 	return nil
 }
 
+// many returns an entry of very many operations as a transaction of its own, nil
+// for any other.
+func many(entry bson.Raw, h *oplog.Header) *oplog.Transaction {
+	if len(entry) < largeEntry || oplog.Operations(entry) <= batchOperations {
+		return nil
+	}
+	return &oplog.Transaction{First: h.Position, Last: h.Position, Held: true, Fragments: oplog.Split(entry, batchOperations), LSID: h.LSID, Number: h.Number}
+}
+
 // rebuild takes an entry that was passed before. What it says of transactions
 // that are open is all that counts, up to the last entry: of that one, if it
 // commits a transaction, the operations may not all be published.
@@ -127,6 +144,11 @@ func (a *assembler) rebuild(b *batch, entry bson.Raw) error {
 		b.reached = a.through
 	}
 	if h.Fragment == oplog.Whole {
+		if order == 0 {
+			if t := many(entry, &h); t != nil {
+				a.commit(t, &h, a.through.Index+1)
+			}
+		}
 		return nil
 	}
 	// One that is not known began before the oldest that was open, and so was
@@ -184,6 +206,9 @@ func (a *assembler) replayInto(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
+	if parts := oplog.Split(fragment, batchOperations); len(parts) > 1 {
+		r.parts, fragment = parts[1:], parts[0]
+	}
 	if fragment == nil {
 		end := r.at
 		end.Index = max(end.Index-1, 0)
@@ -232,8 +257,10 @@ type replay struct {
 	wall time.Time
 	// published is how many operations were published before.
 	published int32
-	handed    int
-	cursor    entryCursor
+	// parts are what is left of a fragment of very many operations.
+	parts  []bson.Raw
+	handed int
+	cursor entryCursor
 	// last is the time of the last fragment that was read again.
 	last bson.Timestamp
 }
@@ -241,6 +268,11 @@ type replay struct {
 // next returns the next fragment, valid until the next call, or nil after the
 // last one.
 func (r *replay) next(ctx context.Context, p past) (bson.Raw, error) {
+	if len(r.parts) > 0 {
+		part := r.parts[0]
+		r.parts = r.parts[1:]
+		return part, nil
+	}
 	if r.txn.Held {
 		if r.handed == len(r.txn.Fragments) {
 			return nil, nil

@@ -16,6 +16,9 @@ const (
 	// work side by side, large enough that handing over costs nothing.
 	batchBytes   = 512 << 10
 	batchEntries = 1024
+	// batchOperations ends a batch as well: operations of transactions, each of
+	// which becomes a record.
+	batchOperations = 4096
 	// keptBytes is the largest buffer that is used again.
 	keptBytes = 4 << 20
 	// largeEntry is the size from which an entry is asked for its operations.
@@ -130,8 +133,10 @@ func operations(entry bson.Raw) int {
 	return max(int(oplog.Operations(entry)), 1)
 }
 
-func (b *batch) len() int   { return len(b.ends) }
-func (b *batch) full() bool { return len(b.raw) >= batchBytes || len(b.ends) >= batchEntries }
+func (b *batch) len() int { return len(b.ends) }
+func (b *batch) full() bool {
+	return len(b.raw) >= batchBytes || len(b.ends) >= batchEntries || b.operations >= batchOperations
+}
 
 // memory is about what the batch takes until it is acknowledged: its items as
 // they were read and once more as records.

@@ -160,6 +160,11 @@ func (w *transactionWriter) write(n int) {
 			w.script.write(w.random, 1+w.random.IntN(5))
 		case k < 7:
 			w.number++
+			if w.random.IntN(60) == 0 {
+				c := w.script.chain(w.number, fmt.Sprintf("t%d.", w.number))
+				c.write(batchOperations+w.random.IntN(1000), "") // in one entry
+				continue
+			}
 			c := w.script.chain(w.number, fmt.Sprintf("t%d.", w.number))
 			if w.random.IntN(8) == 0 {
 				c.session = nil

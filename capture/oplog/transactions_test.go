@@ -142,6 +142,48 @@ func TestDecodeFragment(t *testing.T) {
 	}
 }
 
+// TestSplit: an entry's fragments become the entry's events, whatever the cut.
+func TestSplit(t *testing.T) {
+	d := &oplog.Decoder{}
+	cut := 0
+	for _, name := range fixture.Names(t) {
+		for _, raw := range fixture.Load(t, name).Oplog {
+			h, err := oplog.ReadHeader(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.Fragment != oplog.Whole {
+				continue
+			}
+			want, err := d.Decode(raw, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := 1; n < 4; n++ {
+				var got []event.Event
+				effect := oplog.Effect{Position: h.Position, WallTime: h.WallTime}
+				parts := oplog.Split(raw, n)
+				if len(parts) == 1 {
+					continue
+				}
+				cut++
+				for _, part := range parts {
+					if got, err = d.DecodeFragment(part, effect, got); err != nil {
+						t.Fatal(err)
+					}
+					effect.Position.Index += oplog.Operations(part)
+				}
+				if diff := cmp.Diff(lines(want), lines(got)); diff != "" || effect.Position.Index != oplog.Operations(raw) {
+					t.Errorf("%s, %d operations each: (-want +got):\n%s", name, n, diff)
+				}
+			}
+		}
+	}
+	if cut < 10 {
+		t.Errorf("%d entries were cut", cut)
+	}
+}
+
 // FuzzTransactions: no entry is too odd to be followed or counted.
 func FuzzTransactions(f *testing.F) {
 	for _, name := range []string{"diff-v2/transactions_chained", "diff-v2/transactions_prepared", "diff-v2/apply_ops_command"} {
@@ -155,6 +197,13 @@ func FuzzTransactions(f *testing.F) {
 			return
 		}
 		n := oplog.Operations(data)
+		var sum int32
+		for _, part := range oplog.Split(data, 2) {
+			sum += oplog.Operations(part)
+		}
+		if sum != n {
+			t.Errorf("%d operations, %d in parts", n, sum)
+		}
 		effect := oplog.Effect{Position: event.Position{Time: h.Position.Time, Index: 7}}
 		events, err := (&oplog.Decoder{}).DecodeFragment(data, effect, nil)
 		if err == nil && len(events) > 0 && events[len(events)-1].Position.Index >= 7+n {
