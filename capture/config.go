@@ -53,7 +53,11 @@ type Config struct {
 	// Topics are the settings that the pipeline's topics are created with and
 	// checked against.
 	Topics kafka.TopicSpec
-	Source mongodb.Options
+	// MaxRetention is up to what the change topic's retention is stretched
+	// while a registered group stands before what would be deleted; zero
+	// leaves it alone.
+	MaxRetention time.Duration
+	Source       mongodb.Options
 	// Select says which namespaces are captured; nil captures all.
 	Select *rules.Selection
 	// EnforcesUnique holds, by destination, the selections under which unique

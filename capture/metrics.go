@@ -17,6 +17,7 @@ type metrics struct {
 	active       prometheus.Gauge
 	oplogWindow  prometheus.Gauge
 	oplogGrowth  prometheus.Gauge
+	retention    prometheus.Gauge
 	images       prometheus.Counter
 	discarded    prometheus.Counter
 	pending      prometheus.Gauge
@@ -48,6 +49,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		images:       counter("refreshed_total", "Whole documents and reload events put into transactions because they were asked for."),
 		discarded:    counter("refresh_discarded_total", "Reads of documents that were of no use because their collection changed meanwhile."),
 		pending:      gauge("requests_pending", "Requests for whole documents taken over and not satisfied."),
+		retention:    gauge("topic_retention_seconds", "The change topic's retention, stretched while a group is far behind; 0 where it is not looked after."),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "commit_seconds",
 			Help: "Time to flush and commit a Kafka transaction.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -55,7 +57,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
-			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.commit,
+			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.retention, m.commit,
 			m.images, m.discarded, m.pending)
 	}
 	return m

@@ -173,6 +173,12 @@ func (s *Service) serve(ctx context.Context, t *tenure) error {
 			return nil
 		})
 	}
+	if s.cfg.MaxRetention > 0 {
+		g.Go(func() error {
+			s.keepRetention(ctx)
+			return nil
+		})
+	}
 	policy := s.cfg.Retry
 	policy.OnRetry = s.retrying
 	err := policy.Loop(ctx, classify, func(ctx context.Context, alive func()) error {

@@ -25,7 +25,8 @@ func capturePart() part {
 		}
 		return capture.New(capture.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
-			Select: selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
+			MaxRetention: p.cfg.Kafka.StretchedRetention(),
+			Select:       selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
 			CatalogInterval: p.cfg.Source.CatalogInterval, CommitInterval: p.cfg.Capture.CommitInterval,
 			CommitEvents: p.cfg.Capture.CommitEvents, QueueBytes: int64(p.cfg.Capture.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,

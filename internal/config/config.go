@@ -46,8 +46,11 @@ type Kafka struct {
 	SnapshotPartitions int `yaml:"snapshot_partitions"`
 	// Retention is how long changes stay readable.
 	Retention time.Duration `yaml:"retention"`
-	TLS       TLS           `yaml:"tls"`
-	SASL      SASL          `yaml:"sasl"`
+	// MaxRetention is up to what capture stretches that while a destination is
+	// far behind; see StretchedRetention.
+	MaxRetention time.Duration `yaml:"max_retention"`
+	TLS          TLS           `yaml:"tls"`
+	SASL         SASL          `yaml:"sasl"`
 }
 
 // TLS of the connections to Kafka. Paths are relative to the file's directory.
@@ -178,7 +181,7 @@ func defaults() Config {
 	return Config{
 		Source: Source{Mode: ModeAuto, CatalogInterval: 30 * time.Second},
 		Kafka: Kafka{
-			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, Retention: 7 * 24 * time.Hour,
+			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, Retention: 7 * 24 * time.Hour, MaxRetention: 30 * 24 * time.Hour,
 		},
 		Capture:  Capture{CommitInterval: 100 * time.Millisecond, CommitEvents: 10_000, Queue: 64 * mib},
 		Snapshot: Snapshot{Batch: mib, Workers: 4, Chunk: 64 * mib, ChunkDocuments: 500_000},
@@ -187,6 +190,10 @@ func defaults() Config {
 		Log:      Log{Level: "info", Format: FormatConsole},
 	}
 }
+
+// StretchedRetention is the longest retention that the change topic may get:
+// never less than the usual one.
+func (k *Kafka) StretchedRetention() time.Duration { return max(k.MaxRetention, k.Retention) }
 
 // setDefaults makes Destination an element with defaults of its own.
 func (d *Destination) setDefaults() {

@@ -100,6 +100,7 @@ func (k *Kafka) validate(r *report) {
 	between(r, "kafka.partitions", k.Partitions, 1, 10_000)
 	between(r, "kafka.snapshot_partitions", k.SnapshotPartitions, 1, 10_000)
 	lasts(r, "kafka.retention", k.Retention, time.Hour)
+	lasts(r, "kafka.max_retention", k.MaxRetention, 0)
 	k.validateSecurity(r)
 }
 

@@ -46,6 +46,8 @@ const (
 	OplogWindow = "oplog_window"
 	OplogHeld   = "oplog_held"
 	OplogGrowth = "oplog_bytes_per_second"
+	// Retention is how long a topic keeps its records.
+	Retention = "retention"
 	// MemoryLimit is what a process may take, in bytes.
 	MemoryLimit = "memory_limit"
 	// Until is when retrying ends, Wait how long it rests first.
