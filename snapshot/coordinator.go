@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
@@ -103,8 +101,8 @@ func (o *owner) publish(ctx context.Context, p *producer, m *state.Manifest, chu
 	return nil
 }
 
-// end waits until every chunk is done, by whomever, and completes the run, or
-// fails it. It returns nil when either is committed.
+// end waits until every chunk is done, by whomever, and what renames disturbed
+// is reloaded; then it completes the run. It returns nil when that is committed.
 func (o *owner) end(ctx context.Context, p *producer, m *state.Manifest, alive func()) error {
 	if err := o.s.board.wait(ctx, loaded(m)); err != nil {
 		return err
@@ -115,15 +113,12 @@ func (o *owner) end(ctx context.Context, p *producer, m *state.Manifest, alive f
 		return err
 	}
 	o.log.Info().Str(logfield.Run, m.Run).Str(logfield.Position, timeText(r)).Msg("every chunk is read; waiting for the changes up to here")
-	renamed, err := o.renames(ctx, m, r)
+	through, err := o.settle(ctx, p, m, r)
 	if err != nil {
 		return err
 	}
-	m.Ended, m.State, m.ReadThrough = time.Now().UTC(), state.RunComplete, r
-	if len(renamed) > 0 {
-		m.State, m.ReadThrough = state.RunFailed, bson.Timestamp{}
-		m.Cause = renameCause(renamed)
-	}
+	alive()
+	m.Ended, m.State, m.ReadThrough = time.Now().UTC(), state.RunComplete, through
 	records, err := o.ending(ctx, p, m)
 	if err != nil {
 		return err
@@ -159,30 +154,6 @@ func later(a, b bson.Timestamp) bson.Timestamp {
 	return b
 }
 
-// renames follows the changes from W until a watermark has passed r and returns
-// the renames in between that touch what the run has loaded or what is selected.
-func (o *owner) renames(ctx context.Context, m *state.Manifest, r bson.Timestamp) ([]string, error) {
-	of := map[event.Namespace]bool{}
-	for i := range m.Collections {
-		of[m.Collections[i].Namespace()] = true
-	}
-	touches := func(ns event.Namespace) bool {
-		return of[ns] || !ns.IsZero() && o.s.cfg.Select.Match(ns.DB, ns.Coll)
-	}
-	var renamed []string
-	err := o.s.followUntil(ctx, m.ChangeOffsets[followed], r, func(e *event.Event) error {
-		if e.Op != event.OpRename || event.CompareTimes(e.Position.Time, m.Watermark) <= 0 || event.CompareTimes(e.Position.Time, r) > 0 {
-			return nil
-		}
-		to, err := renameTarget(e)
-		if err == nil && (touches(e.NS) || touches(to)) {
-			renamed = append(renamed, fmt.Sprintf("%s to %s at %s", e.NS, to, e.Position))
-		}
-		return err
-	})
-	return renamed, err
-}
-
 // renameTarget is the new name: the field "to" of the event's command.
 func renameTarget(e *event.Event) (event.Namespace, error) {
 	fail := func(err error) (event.Namespace, error) {
@@ -201,19 +172,6 @@ func renameTarget(e *event.Event) (event.Namespace, error) {
 		return fail(err)
 	}
 	return ns, nil
-}
-
-// maxRenamesNamed bounds the text of a failed run's cause.
-const maxRenamesNamed = 10
-
-func renameCause(renamed []string) string {
-	named := slices.Clip(renamed[:min(len(renamed), maxRenamesNamed)])
-	if rest := len(renamed) - len(named); rest > 0 {
-		named = append(named, fmt.Sprintf("and %d more", rest))
-	}
-	return "collections were renamed (or converted to capped) while they were being loaded: " + strings.Join(named, "; ") +
-		": hint: load again under a new pipeline name into empty destinations, and rename only when the load is complete; " +
-		"loading renamed collections again by themselves comes with a later version"
 }
 
 // ending are the records that end a run: for a complete one the mark in every

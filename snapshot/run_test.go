@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -18,39 +19,56 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func TestRenameDuringTheLoadFailsTheRun(t *testing.T) {
-	pair := testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: testenv.StandIn(t), Pipeline: testenv.NewPipeline(t)}
+// TestRenamesWhileLoading has the run ask for what renames have touched, and
+// complete when that has come or is gone; the run's end is as late as it is.
+func TestRenamesWhileLoading(t *testing.T) {
+	pair := testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: testenv.StandIn(t)}
+	uuid := event.UUID{0: 1, 15: 1}
+	name := func(text string) event.Namespace {
+		ns, err := event.ParseNamespace(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ns
+	}
+	ddl := func(op event.Op, ns string, cmd bson.D) event.Event {
+		raw, err := bson.Marshal(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return event.Event{Op: op, NS: name(ns), UUID: uuid, DDL: raw, WallTime: time.Unix(0, 0)}
+	}
+	rename := func(from, to string) event.Event { return ddl(event.OpRename, from, bson.D{{Key: "to", Value: to}}) }
+	drop := func(ns string) event.Event { return ddl(event.OpDrop, ns, bson.D{{Key: "drop", Value: name(ns).Coll}}) }
 	for _, test := range []struct {
-		name     string
-		from, to string
-		fails    bool
+		name   string
+		events []event.Event
+		// asks is the collection that is asked for.
+		asks string
+		// then ends the wait in place of the reload.
+		then []event.Event
 	}{
-		{"of a loaded collection", "shop.orders", "other.orders", true},
-		{"into the selection", "other.x", "shop.new", true},
-		{"of neither", "other.x", "other.y", false},
+		{name: "out of the selection", events: []event.Event{rename("shop.orders", "other.orders")}},
+		{name: "of neither", events: []event.Event{rename("other.x", "other.y")}},
+		{name: "into the selection", events: []event.Event{rename("other.x", "shop.new")}, asks: "shop.new"},
+		{name: "and on", events: []event.Event{rename("other.x", "shop.new"), rename("shop.new", "shop.newer")}, asks: "shop.newer"},
+		{name: "and out again", events: []event.Event{rename("other.x", "shop.new"), rename("shop.new", "other.x")}},
+		{name: "and dropped", events: []event.Event{rename("other.x", "shop.new"), drop("shop.new")}},
+		{name: "and dropped at last", events: []event.Event{rename("other.x", "shop.new")}, asks: "shop.new", then: []event.Event{drop("shop.new")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pair.Pipeline = testenv.NewPipeline(t)
 			r := newRig(t, pair)
 			fill(t, r.source, event.Namespace{DB: "shop", Coll: "orders"}, objectIDs(50), 10)
-			w := r.now(t)
-			if err := r.publish(t.Context(), watermark(w)); err != nil {
+			if err := r.publish(t.Context(), watermark(r.now(t))); err != nil {
 				t.Fatal(err)
 			}
 			// Later than W, not later than R; the service itself writes to a
 			// stand-in as well.
 			fill(t, r.source, event.Namespace{DB: "shop", Coll: "orders"}, objectIDs(5), 10)
 			end := r.now(t)
-			from, err := event.ParseNamespace(test.from)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ddl, err := bson.Marshal(bson.D{{Key: "to", Value: test.to}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			rename := event.Event{Op: event.OpRename, NS: from, DDL: ddl, Position: event.Position{Time: end}, WallTime: time.Unix(0, 0)}
 			cfg := r.config("one")
+			var err error
 			if cfg.Select, err = rules.CompileSelection([]string{"shop.*"}, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -62,35 +80,64 @@ func TestRenameDuringTheLoadFailsTheRun(t *testing.T) {
 				}
 				return nil
 			})
-			if err := r.publish(t.Context(), rename, watermark(r.now(t))); err != nil {
+			for i, e := range test.events {
+				e.Position = event.Position{Time: end, Index: int32(i)}
+				if err := r.publish(t.Context(), e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.publish(t.Context(), watermark(r.now(t))); err != nil {
 				t.Fatal(err)
 			}
-			err = g.Wait()
-			failed, isFailed := errors.AsType[*RunFailedError](err)
-			if isFailed != test.fails {
-				t.Fatalf("error %v", err)
+			var least bson.Timestamp
+			if test.asks != "" {
+				request := r.request(t)
+				if request.Kind != state.RequestReload || request.Namespace().String() != test.asks || request.UUID != uuid || request.Destination != "" {
+					t.Errorf("request is %+v", request)
+				}
+				last := r.now(t)
+				least = bson.Timestamp{T: last.T + 1, I: 1}
+				answer := test.then
+				if answer == nil {
+					answer = []event.Event{ddl(event.OpReloadEnd, test.asks, bson.D{{Key: "reloadEnd", Value: "x"}, {Key: "request", Value: request.ID}, {Key: "through", Value: least}})}
+				} else {
+					least = bson.Timestamp{}
+				}
+				answer[0].Position = event.Position{Time: last}
+				if err := r.publish(t.Context(), append(answer, watermark(bson.Timestamp{T: last.T + 1, I: 1}))...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := g.Wait(); err != nil {
+				t.Fatal(err)
 			}
 			m, _ := r.state(t).LatestRun()
-			if !test.fails {
-				if m.State != state.RunComplete {
-					t.Errorf("run is %s", m.State)
-				}
-				return
-			}
-			for _, want := range []string{test.from + " to " + test.to, "hint: "} {
-				if !strings.Contains(failed.Cause, want) {
-					t.Errorf("cause %q does not say %q", failed.Cause, want)
-				}
-			}
-			if m.State != state.RunFailed || m.Cause != failed.Cause {
-				t.Errorf("manifest is %s: %s", m.State, m.Cause)
-			}
-			// It stays failed.
-			if err := r.run(t, cfg); err == nil {
-				t.Error("a failed run is taken up again")
+			if m.State != state.RunComplete || event.CompareTimes(m.ReadThrough, least) < 0 {
+				t.Errorf("run is %s, through %v, want at least %v", m.State, m.ReadThrough, least)
 			}
 		})
 	}
+}
+
+// request waits for the first request on the control topic.
+func (r *rig) request(t *testing.T) *state.Request {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	log := &topicLog{cfg: r.kafka, topic: r.topics.Control}
+	var request *state.Request
+	err := log.follow(ctx, map[int32]int64{0: 0}, func(record *kgo.Record) (bool, error) {
+		if record.Attrs.IsControl() {
+			return false, nil
+		}
+		var err error
+		_, request, err = state.DecodeCommand(record.Value)
+		return true, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request
 }
 
 func TestAnotherSourceIsRefused(t *testing.T) {

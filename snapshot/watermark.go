@@ -23,7 +23,7 @@ const (
 	// firstLookback is how many records of each partition are looked at first
 	// for an earlier watermark.
 	firstLookback = 1000
-	// followed is the partition of the change topic that followUntil reads.
+	// followed is the partition of the change topic that followChanges reads.
 	followed = 0
 )
 
@@ -157,11 +157,10 @@ func (s *Service) controlEvent(r *kgo.Record, parts *wire.Assembler) (*event.Eve
 	return &e, nil
 }
 
-// followUntil hands every DDL event from W's watermark on to visit until a
-// watermark at or after r has come, in the order of the source. One partition is
-// enough: it has a copy of every watermark and of every DDL event, and all
-// copies of one are committed together.
-func (s *Service) followUntil(ctx context.Context, offset int64, r bson.Timestamp, visit func(*event.Event) error) error {
+// followChanges hands every DDL event and every watermark from W's on to visit,
+// in the order of the source, until visit says done. One partition is enough: it
+// has a copy of each, and all copies of one are committed together.
+func (s *Service) followChanges(ctx context.Context, offset int64, visit func(*event.Event) (done bool, err error)) error {
 	log := &topicLog{cfg: s.cfg.Kafka, topic: s.topics.Changes}
 	parts := s.codec.NewAssembler(wire.MaxRecordBytes)
 	err := log.follow(ctx, map[int32]int64{followed: offset}, func(record *kgo.Record) (bool, error) {
@@ -169,13 +168,11 @@ func (s *Service) followUntil(ctx context.Context, offset int64, r bson.Timestam
 		if err != nil || e == nil {
 			return err != nil, err
 		}
-		if e.Op == event.OpWatermark {
-			return event.CompareTimes(e.Position.Time, r) >= 0, nil
+		if e.Op != event.OpWatermark && !e.Op.IsDDL() {
+			return false, nil
 		}
-		if e.Op.IsDDL() {
-			err = visit(e)
-		}
-		return err != nil, err
+		done, err := visit(e)
+		return done || err != nil, err
 	})
 	if errors.Is(err, kerr.OffsetOutOfRange) {
 		return fmt.Errorf("%w: topic %s no longer holds offset %d of partition %d, from which the load needs its changes: "+
