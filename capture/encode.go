@@ -18,7 +18,9 @@ type encoder struct {
 	partitions int32
 	// limit is how many bytes a record's key and value may have together;
 	// larger records are split. 0 is no limit.
-	limit  int
+	limit int
+	// one is the parts of a record that is not split.
+	one    [1][]byte
 	events []event.Event
 }
 
@@ -47,6 +49,7 @@ func (e *encoder) forget() {
 		e.events = nil
 	}
 	clear(e.events[:cap(e.events)])
+	e.one[0] = nil
 }
 
 func (e *encoder) encodeItem(b *batch, i int) error {
@@ -84,9 +87,9 @@ func (e *encoder) append(b *batch, ev *event.Event) error {
 	}
 	// The slices stay valid where out moves on to a larger array.
 	key, value := b.out[start:middle:middle], b.out[middle:len(b.out):len(b.out)]
-	// Mostly one: the parts of a record that the broker would not take as one.
-	parts := [][]byte{value}
-	if e.limit > 0 {
+	e.one[0] = value
+	parts := e.one[:]
+	if e.limit > 0 && len(key)+len(value) > e.limit {
 		if parts, err = e.codec.Split(value, e.limit-len(key)); err != nil {
 			return fmt.Errorf("encode %s: %w", ev, err)
 		}
