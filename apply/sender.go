@@ -273,7 +273,7 @@ func (s *sender) review(ctx context.Context, sent []requestRecord, passed bson.T
 		switch {
 		case !seen:
 			over[e.Request] = position.PublishedThrough.Time
-		case event.CompareTimes(passed, since) >= 0:
+		case event.CompareTimes(passed, since) > 0: // results stand behind the watermark of their time
 			again = append(again, e)
 		default:
 			over[e.Request] = since

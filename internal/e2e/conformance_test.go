@@ -223,6 +223,29 @@ func (s *suite) perform() {
 			o.do(s.scene(o))
 		}
 	}
+	s.settle()
+}
+
+// settle waits until what a change stream does not report has been compared: a
+// list that holds a last collection holds all that was changed before it.
+func (s *suite) settle() {
+	s.t.Helper()
+	const db, coll = "settled", "last"
+	if err := s.source.Client.Database(db).CreateCollection(s.ctx, coll); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, w := range s.ways {
+		if w.mode != modeStream {
+			continue
+		}
+		testenv.Eventually(s.t, conformanceWait, func() error {
+			names, err := w.target.Client.Database(db).ListCollectionNames(s.ctx, bson.D{})
+			if err == nil && len(names) == 0 {
+				err = fmt.Errorf("%s: the catalogue has not been compared", w.column)
+			}
+			return err
+		})
+	}
 }
 
 // pendingEverywhere reports whether no way takes the operation.
