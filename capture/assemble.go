@@ -9,6 +9,7 @@ import (
 
 	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -68,11 +69,16 @@ func newAssembler(p past, limit int64, m *metrics) *assembler {
 	return &assembler{past: p, open: oplog.Transactions{Limit: limit}, metrics: m}
 }
 
-// resume begins with the first entry, that is where reading must resume, with
-// what was published. What it alone says is in no batch.
-func (a *assembler) resume(through event.Position, first bson.Raw) error {
-	a.through, a.rebuilding = through, true
-	return a.rebuild(newBatch(), first)
+// resume begins with the first entry, that is where reading must resume. If that
+// is the position through which all was published, or where a new pipeline
+// begins, nothing of it is handed out.
+func (a *assembler) resume(at *state.CapturePosition, first bson.Raw) error {
+	a.through, a.rebuilding = at.PublishedThrough, true
+	err := a.rebuild(newBatch(), first)
+	if at.ReadFrom.IsZero() || at.ReadFrom.Compare(at.PublishedThrough) >= 0 {
+		a.replay = nil
+	}
+	return err
 }
 
 // take puts an entry into the batch if it has an effect of its own. The batch

@@ -144,7 +144,7 @@ func (s *script) open(_ context.Context, at state.CapturePosition) (tail, event.
 	if t.next < s.lost || (from.Term != 0 && from.Term != scriptTerm) {
 		return nil, from, historyLost(from, "the script has lost it")
 	}
-	err := t.assembler.resume(at.PublishedThrough, s.entries[t.next])
+	err := t.assembler.resume(&at, s.entries[t.next])
 	t.next++
 	return t, t.assembler.through, err
 }
@@ -191,6 +191,7 @@ func (t *scriptTail) fetch(ctx context.Context, b *batch) (bool, error) {
 
 func (t *scriptTail) fill(ctx context.Context, b *batch, entries []bson.Raw) (taken bool, err error) {
 	var last event.Position
+	defer func() { t.assembler.finish(b, last) }()
 	for !b.full() && (t.next < len(entries) || t.assembler.replaying()) {
 		taken = true
 		if t.assembler.replaying() {
@@ -206,7 +207,6 @@ func (t *scriptTail) fill(ctx context.Context, b *batch, entries []bson.Raw) (ta
 			return true, err
 		}
 	}
-	t.assembler.finish(b, last)
 	return taken, nil
 }
 

@@ -137,7 +137,7 @@ func (s *mongoSource) open(ctx context.Context, at state.CapturePosition) (tail,
 	case err == nil && (held.Time != from.Time || from.Term != 0 && held.Term != from.Term):
 		err = s.lost(ctx, from, held, through)
 	case err == nil:
-		if err = t.assembler.resume(through, t.cursor.Current); err == nil {
+		if err = t.assembler.resume(&at, t.cursor.Current); err == nil {
 			return t, t.assembler.through, nil
 		}
 	}
@@ -206,7 +206,8 @@ func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err erro
 	if t.failed != nil {
 		return false, t.failed
 	}
-	drained, err = t.fill(ctx, b)
+	taken, drained, err := t.fill(ctx, b)
+	t.handOver(b, taken)
 	if err != nil && b.begun() {
 		// What comes before it is handed over first.
 		t.failed, err = err, nil
@@ -215,14 +216,12 @@ func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err erro
 }
 
 // fill takes entries until the batch is full, or until the server would have to
-// be asked for more.
-func (t *oplogTail) fill(ctx context.Context, b *batch) (drained bool, err error) {
-	taken := false
+// be asked for more. Taken says that the cursor stands at the last entry taken.
+func (t *oplogTail) fill(ctx context.Context, b *batch) (taken, drained bool, err error) {
 	for !b.full() {
 		if t.assembler.replaying() {
 			if err := t.assembler.replayInto(ctx, b); err != nil {
-				t.handOver(b, taken)
-				return false, err
+				return taken, false, err
 			}
 			continue
 		}
@@ -231,18 +230,16 @@ func (t *oplogTail) fill(ctx context.Context, b *batch) (drained bool, err error
 		}
 		if !t.next(ctx) {
 			if err := t.failure(); err != nil {
-				return false, err
+				return false, false, err
 			}
-			return true, t.stall.check(ctx, time.Now())
+			return false, true, t.stall.check(ctx, time.Now())
 		}
 		taken = true
 		if err := t.assembler.take(ctx, b, t.cursor.Current); err != nil {
-			t.handOver(b, taken)
-			return false, err
+			return taken, false, err
 		}
 	}
-	t.handOver(b, taken)
-	return false, nil
+	return taken, false, nil
 }
 
 // next is the cursor's TryNext, which blocks for the server's await time. A

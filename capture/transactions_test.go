@@ -376,3 +376,21 @@ func position(t testing.TB, cfg Config) state.CapturePosition {
 	}
 	return p
 }
+
+// TestPipelineBeginsAtALargeEntry: what it begins at is left to the load, also
+// one of many operations; one that comes later is published, once.
+func TestPipelineBeginsAtALargeEntry(t *testing.T) {
+	s := newScript()
+	s.chain(1, "before.").write(batchOperations+10, "")
+	cfg := testConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), s)
+	from := s.last()
+	service := start(t, cfg)
+	until(t, cfg, from)
+	s.chain(2, "after.").write(batchOperations+10, "")
+	until(t, cfg, s.last())
+	service.stop()
+	service = start(t, cfg)
+	until(t, cfg, s.insert("orders", 1))
+	service.stop()
+	checkExactlyOnce(t, cfg, s, from)
+}
