@@ -75,6 +75,9 @@ func (x *executor) reload(ctx context.Context) (string, error) {
 	if opts, err = withListedIDIndex(opts, indexes); err != nil {
 		return "", &ddlError{x.event, err}
 	}
+	if err := x.hold(ctx); err != nil {
+		return "", err
+	}
 	if err := createCollection(ctx, x.client, target, opts); err != nil {
 		return "", err
 	}
