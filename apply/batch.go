@@ -107,7 +107,9 @@ func (c *committer) close(ctx context.Context) {
 func (c *committer) commit(ctx context.Context, b *batch) error {
 	how := asSaid
 	verdict := classify(mongodb.Classify)
-	if !b.divisible {
+	if b.divisible {
+		verdict = dividing(verdict)
+	} else {
 		verdict = indivisible(verdict)
 	}
 	conflicts := 0

@@ -68,6 +68,8 @@ type Config struct {
 	// ExactlyOnce is one of ExactlyOnceAuto, ExactlyOnceOn and ExactlyOnceOff;
 	// empty means auto.
 	ExactlyOnce string
+	// OnError is OnErrorStop or OnErrorDeadLetter; empty means stop.
+	OnError string
 	// BatchEvents and BatchBytes bound a batch; zero means the default. A
 	// batch holds at least one record.
 	BatchEvents int
@@ -111,6 +113,11 @@ func (c *Config) Validate() error {
 	case "", ExactlyOnceAuto, ExactlyOnceOn, ExactlyOnceOff:
 	default:
 		faults = append(faults, fmt.Errorf("exactly_once is %q: want auto, on or off", c.ExactlyOnce))
+	}
+	switch c.OnError {
+	case "", OnErrorStop, OnErrorDeadLetter:
+	default:
+		faults = append(faults, fmt.Errorf("on_error is %q: want stop or dead_letter", c.OnError))
 	}
 	if c.BatchEvents < 0 || c.BatchEvents > maxBatchEvents {
 		faults = append(faults, fmt.Errorf("batch of %d events: want 1 to %d", c.BatchEvents, maxBatchEvents))

@@ -16,6 +16,8 @@ type effects struct {
 	// changes are those of the batch that take effect.
 	changes []change
 	skipped int
+	// letters are the skipped ones that follow a dead letter.
+	letters []letter
 
 	// fixed holds, by document, what the events themselves change: an entry to
 	// write, or one to remove (no State).
@@ -109,6 +111,9 @@ func (fx *effects) admit(c *change) (ok bool, err error) {
 	switch {
 	case !watched:
 	case d.through.IsZero() && (!whole || before(c, d.place)):
+		if d.dead && !before(c, d.place) {
+			fx.letters = append(fx.letters, letter{*c, errBuried})
+		}
 		return false, nil
 	case d.through.IsZero():
 		// The image that was wanted, or another one, or its end.
@@ -281,7 +286,7 @@ func (fx *effects) commit() {
 			w.shake([]byte(key))
 			continue
 		}
-		w.put(e.ns, []byte(key), watched{id: e.entry.ID, place: e.entry.Place.position()})
+		w.put(e.ns, []byte(key), watched{id: e.entry.ID, place: e.entry.Place.position(), dead: e.entry.Dead})
 	}
 	for _, reloads := range []map[event.Namespace]requestRecord{fx.reloads, fx.ordered} {
 		for ns := range reloads {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -17,6 +18,8 @@ type change struct {
 	*event.Event
 	target event.Namespace
 	offset int64
+	// record is what carried the event; nil for a load's.
+	record *kgo.Record
 	// What admit has found out of the event's document. look: the destination
 	// may hold another one than the event says. missing and misfit: how a delta
 	// that meets none, or one that it does not fit, is taken. later: it is later

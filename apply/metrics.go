@@ -27,6 +27,8 @@ type metrics struct {
 
 	partitions prometheus.Gauge
 	failed     prometheus.Gauge
+	letters    prometheus.Counter
+	dead       prometheus.Gauge
 	// barrierWait is set by the report.
 	barrierWait prometheus.Gauge
 	queued      prometheus.GaugeFunc
@@ -59,6 +61,8 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 		barriers:         counter("barriers_total", "Barriers passed, counted per partition."),
 		partitions:       gauge("partitions", "Partitions that this process owns."),
 		barrierWait:      gauge("barrier_wait_seconds", "How long partitions of this process have waited at a barrier by now; zero where none waits."),
+		letters:          counter("dead_letters_total", "Events that went to the dead-letter topic."),
+		dead:             gauge("dead_documents", "Documents of the group that wait for an image because of a dead letter, without those that were discarded."),
 		failed:           gauge("failed_partitions", "Partitions of this process that stopped because of an event that cannot be applied."),
 		lag:              gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
 		refreshes:        counter("refreshes_total", "Documents that were asked for whole."),
@@ -75,7 +79,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	}
 	for _, c := range []prometheus.Collector{
 		m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.refreshes, m.reloads, m.skipped,
-		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.queued, m.lag,
+		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.letters, m.dead, m.queued, m.lag,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

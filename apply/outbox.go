@@ -31,6 +31,9 @@ const (
 	// requestShaken: history was replayed over the document that took a field
 	// from it. A field that is added before its end may not be new.
 	requestShaken = "shaken"
+	// requestDead: the image that was asked for is a dead letter itself. It is
+	// not asked for again, except by the operator.
+	requestDead = "dead"
 )
 
 // requestID names an entry.
@@ -59,6 +62,10 @@ type requestRecord struct {
 	// field names.
 	Doc    []byte `bson:"doc,omitempty"`
 	Reason string `bson:"reason"`
+	// Dead says that an event of the document is a dead letter, and so are its
+	// updates until an image is applied. Discarded says that the operator knows.
+	Dead      bool `bson:"dead,omitempty"`
+	Discarded bool `bson:"discarded,omitempty"`
 	// Place is the event that made the entry; only later ones make it good.
 	Place placeRecord `bson:"place"`
 	// Through ends the state requestSettling.

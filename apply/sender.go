@@ -190,6 +190,9 @@ func (s *sender) requestOf(kind, id string, list []requestRecord) (*state.Reques
 // vain.
 func (s *sender) tidy(ctx context.Context) error {
 	entries, err := s.entries(ctx, 0)
+	if err == nil {
+		s.s.tellDead(entries)
+	}
 	if err != nil || len(entries) == 0 {
 		clear(s.over)
 		return err

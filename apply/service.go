@@ -157,6 +157,11 @@ func (s *Service) connect(ctx context.Context) error {
 	if err := kafka.EnsureTopics(ctx, s.fetcher.client, route.TopicsOf(s.cfg.Pipeline), s.cfg.Topics); err != nil {
 		return err
 	}
+	if s.cfg.OnError == OnErrorDeadLetter {
+		if err := kafka.EnsureDeadTopic(ctx, s.fetcher.client, route.DeadTopic(s.cfg.Pipeline, s.cfg.Destination), s.cfg.Topics); err != nil {
+			return err
+		}
+	}
 	client, err := mongodb.Connect(ctx, s.cfg.Target)
 	if err != nil {
 		return err

@@ -49,6 +49,8 @@ type watched struct {
 	// through, if set, says that the document is not wanted but later than its
 	// events, up to that time.
 	through bson.Timestamp
+	// dead says that it is wanted because of a dead letter.
+	dead bool
 }
 
 // collectionState is how a source collection stands in the destination.
@@ -154,7 +156,7 @@ func (w *watch) take(r *requestRecord) error {
 	case requestSettling:
 		w.put(ns, key, watched{id: r.ID, through: r.Through})
 	default:
-		w.put(ns, key, watched{id: r.ID, place: r.Place.position()})
+		w.put(ns, key, watched{id: r.ID, place: r.Place.position(), dead: r.Dead})
 	}
 	return nil
 }

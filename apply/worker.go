@@ -28,6 +28,10 @@ type worker struct {
 	held      offsetRecord
 	target    *target
 	committer *committer
+	// collided is since when an event waits for its unique key; outwaited says
+	// that all partitions had passed it before the last try.
+	collided  time.Time
+	outwaited bool
 	// limit is how many events a batch may hold at present.
 	limit int
 	// stop is closed when the worker shall end after the batch in hand.
@@ -282,7 +286,7 @@ func (w *worker) collect(seg *segment, e *event.Event, r *kgo.Record) error {
 	case e.Op.IsData():
 		seg.next.Position = placeOf(e.Position)
 		if target, ok := w.s.cfg.Rules.Target(e.NS); ok {
-			seg.changes = append(seg.changes, change{Event: e, target: target, offset: r.Offset})
+			seg.changes = append(seg.changes, change{Event: e, target: target, offset: r.Offset, record: r})
 			seg.ends = append(seg.ends, seg.next)
 			seg.mode = mode
 			return nil
@@ -324,13 +328,16 @@ func (w *worker) flush(ctx context.Context, seg *segment) error {
 	for from := 0; from < len(seg.changes); {
 		n := min(max(w.limit, 1), len(seg.changes)-from)
 		err := w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.mode)
-		if errors.Is(err, errTooLarge) && n > 1 {
-			w.limit = n / 2
-			continue
-		}
 		if err != nil {
-			return err
+			again, err := w.isolate(ctx, seg, from, n, err)
+			if err != nil || w.stopping() && again {
+				return err
+			}
+			if again {
+				continue
+			}
 		}
+		w.collided = time.Time{}
 		from += n
 		w.limit = min(w.s.cfg.BatchEvents, w.limit+w.limit/8+1)
 	}
@@ -348,6 +355,9 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 	}
 	plans, err := fold(fx.changes, mode, w.target.capped)
 	if err != nil {
+		return err
+	}
+	if err := w.sendLetters(ctx, fx.letters); err != nil {
 		return err
 	}
 	b := &batch{held: w.held, next: next, divisible: len(changes) > 1}
