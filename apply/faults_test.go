@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -305,31 +304,6 @@ func TestBarrier(t *testing.T) {
 		r.same(t, last, want)
 		for _, s := range running {
 			s.stop(t)
-		}
-	})
-}
-
-// TestMissingDocument stops at an update of a document that is not there, and
-// says where.
-func TestMissingDocument(t *testing.T) {
-	testenv.Each(t, func(t *testing.T, e testenv.Pair) {
-		r := newRig(t, e)
-		c := collection{ns: event.Namespace{DB: "shop", Coll: "orders"}}
-		manifest := r.begin(t, c)
-		r.load(t, manifest, c)
-		s := r.start(t, "a")
-		r.await(t, r.watermark(t), s)
-		// Without transactions, a worker that has just taken the partition over
-		// takes such an event for one that was delivered before.
-		for range 20 {
-			r.publish(t, updated(t, c.ns, "gone", bson.D{{Key: "u", Value: bson.D{{Key: "card", Value: "4111"}}}}))
-			if s.ended(2*time.Second) || s.service.failures.count() > 0 {
-				break
-			}
-		}
-		err := s.fails(t)
-		if !errors.Is(err, errMissing) || !strings.Contains(err.Error(), `ns=shop.orders _id="gone"`) || strings.Contains(err.Error(), "4111") {
-			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -3,11 +3,15 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/rules"
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // collisionPause is how long a worker rests before it tries an event again whose
@@ -23,6 +27,54 @@ func dividing(verdict func(error) retry.Verdict) func(error) retry.Verdict {
 		}
 		return verdict(err)
 	}
+}
+
+// stretch returns how many of the changes to try as one batch. Documents of a
+// collection with unique indexes hand keys to one another, and a batch writes
+// each document's last state alone. In a transaction a collision undoes all of
+// it, and smaller batches follow. Without, every event of such a collection is a
+// batch of its own.
+func (w *worker) stretch(ctx context.Context, changes []change) (int, error) {
+	n := min(max(w.limit, 1), len(changes))
+	if w.s.able.transactions {
+		return n, nil
+	}
+	for i, c := range changes[:n] {
+		unique, err := w.unique(ctx, c.target)
+		if err != nil {
+			return 0, err
+		}
+		if unique {
+			return max(i, 1), nil
+		}
+	}
+	return n, nil
+}
+
+// unique reports whether a target has unique indexes besides that of _id.
+func (w *worker) unique(ctx context.Context, target event.Namespace) (unique bool, err error) {
+	if unique, known := w.target.uniques[target]; known {
+		return unique, nil
+	}
+	err = w.s.policy.Do(ctx, classify(mongodb.Classify), func(ctx context.Context) error {
+		cursor, err := w.s.client.Database(target.DB).Collection(target.Coll).Indexes().List(ctx)
+		if hasCode(err, codeNamespaceNotFound) {
+			return nil
+		}
+		var list []bson.Raw
+		if err == nil {
+			err = cursor.All(ctx, &list)
+		}
+		if err != nil {
+			return fmt.Errorf("list indexes ns=%s: %w", target, err)
+		}
+		unique = slices.ContainsFunc(list, rules.UniqueIndex)
+		return nil
+	})
+	if err == nil {
+		w.target.uniques[target] = unique
+	}
+	return unique, err
 }
 
 // isolate decides how a worker goes on after a batch of n changes, from a place
@@ -48,6 +100,7 @@ func (w *worker) isolate(ctx context.Context, seg *segment, from, n int, cause e
 		cause = fail(c, cause)
 	}
 	if collides(cause) {
+		clear(w.target.uniques) // the index may be younger than what is known
 		if seg.mode == event.Lenient {
 			// The replay brought a key back that another document has by now. The
 			// events that follow would part them again; an image does it at once.

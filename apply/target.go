@@ -28,6 +28,8 @@ type target struct {
 	// catalog is what this worker knows of the destination's collections; it
 	// is forgotten after each barrier, since only DDL changes it.
 	catalog map[event.Namespace]targetInfo
+	// uniques says which collections have unique indexes, of those asked for.
+	uniques map[event.Namespace]bool
 	// builder is used by one write at a time, which leaves it empty.
 	builder commandBuilder
 	// guard, if set, fails when the worker has lost its partition. It is asked
@@ -44,11 +46,14 @@ type targetInfo struct {
 }
 
 func newTarget(client *mongo.Client, able abilities) *target {
-	return &target{client: client, able: able, catalog: map[event.Namespace]targetInfo{}, builder: newBuilder("", able)}
+	return &target{client: client, able: able, catalog: map[event.Namespace]targetInfo{}, uniques: map[event.Namespace]bool{}, builder: newBuilder("", able)}
 }
 
 // forget drops what is known of the destination's collections.
-func (t *target) forget() { clear(t.catalog) }
+func (t *target) forget() {
+	clear(t.catalog)
+	clear(t.uniques)
+}
 
 // capped reports what ensure has found out.
 func (t *target) capped(ns event.Namespace) bool { return t.catalog[ns].capped }

@@ -326,8 +326,11 @@ func (w *worker) flush(ctx context.Context, seg *segment) error {
 		return nil
 	}
 	for from := 0; from < len(seg.changes); {
-		n := min(max(w.limit, 1), len(seg.changes)-from)
-		err := w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.mode)
+		n, err := w.stretch(ctx, seg.changes[from:])
+		if err != nil {
+			return err
+		}
+		err = w.commit(ctx, seg.changes[from:from+n], seg.ends[from+n-1], seg.mode)
 		if err != nil {
 			again, err := w.isolate(ctx, seg, from, n, err)
 			if err != nil || w.stopping() && again {

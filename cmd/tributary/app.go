@@ -36,6 +36,10 @@ func commands() []command {
 		{"status", "-config FILE [-json]", "show what every service of the pipeline is doing", runStatus},
 		{"verify", "-config FILE -destination NAME", "compare a destination with the source, document by document", runVerify},
 		{"finalize", "-config FILE -destination NAME [-dry-run]", "restore the unique and TTL indexes that a destination has deferred", runFinalize},
+		{"dead list", "-config FILE -destination NAME [-all] [-json]", "list the events that a destination could not hold", runDeadList},
+		{"dead show", "-config FILE -destination NAME -letter NUMBER [-document]", "show one of them", runDeadShow},
+		{"dead retry", "-config FILE -destination NAME (-letter NUMBER | -all)", "ask the source for their documents again", runDeadRetry},
+		{"dead discard", "-config FILE -destination NAME (-letter NUMBER | -all)", "mark them as known", runDeadDiscard},
 		{"config check", "-config FILE [-connect]", "check a configuration, and with -connect all that it names", runConfigCheck},
 		{"config example", "", "print a commented configuration to start from", runConfigExample},
 		{"version", "", "print the version", runVersion},
@@ -127,7 +131,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		args = []string{"version"}
 	}
 	name, rest := args[0], args[1:]
-	if name == "config" && len(rest) > 0 {
+	if (name == "config" || name == "dead") && len(rest) > 0 {
 		name, rest = name+" "+rest[0], rest[1:]
 	}
 	var known []string
@@ -142,6 +146,9 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		hint = fmt.Sprintf("did you mean `tributary %s`?", near)
 	} else if name == "config" || strings.HasPrefix(name, "config ") {
 		hint = "use `tributary config check` or `tributary config example`"
+	}
+	if name == "dead" || strings.HasPrefix(name, "dead ") {
+		hint = "use `tributary dead list`, `dead show`, `dead retry` or `dead discard`"
 	}
 	return usageError(fmt.Sprintf("unknown command %q: hint: %s", name, hint))
 }
