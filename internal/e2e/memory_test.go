@@ -22,7 +22,7 @@ import (
 const (
 	// backlog is how many events wait for services that were down; soakBacklog
 	// in the long run.
-	backlog, soakBacklog = 100_000, 1_000_000
+	backlog, soakBacklog = 60_000, 1_000_000
 	// slowCommit is by how much the destination's commits are slowed down:
 	// to a tenth and less of what it can do.
 	slowCommit = 300 * time.Millisecond
