@@ -35,6 +35,8 @@ type streamTail struct {
 	// skip is the time up to which events are left to the full load; zero once
 	// a later one has come.
 	skip bson.Timestamp
+	// drained says that the server's last answer was empty.
+	drained bool
 	// group are the events held back, all of one time.
 	group eventGroup
 }
@@ -177,7 +179,8 @@ func (t *streamTail) add(b *batch, doc bson.Raw, at bson.Timestamp) error {
 // finish notes how far the stream has come with the batch. Between the fragments
 // of an event that is as far as the last whole one.
 func (t *streamTail) finish(ctx context.Context, b *batch, drained bool) error {
-	complete, token, err := t.passed(drained)
+	t.drained = drained
+	complete, token, err := t.passed()
 	if err != nil {
 		return err
 	}
@@ -221,7 +224,7 @@ func (t *streamTail) finish(ctx context.Context, b *batch, drained bool) error {
 // same transaction, or of another shard. On a replica set nothing does once a
 // later time is said or the server has nothing more, since each entry of its one
 // oplog has a time of its own.
-func (t *streamTail) passed(drained bool) (bson.Timestamp, bson.Raw, error) {
+func (t *streamTail) passed() (bson.Timestamp, bson.Raw, error) {
 	raw := t.stream.ResumeToken()
 	if len(raw) == 0 || t.assembler.Pending() {
 		return t.complete, nil, nil
@@ -238,7 +241,7 @@ func (t *streamTail) passed(drained bool) (bson.Timestamp, bson.Raw, error) {
 		newest = t.group.time
 	}
 	complete := before(token.Time)
-	if !t.source.sharded && (drained || event.CompareTimes(token.Time, newest) > 0) {
+	if !t.source.sharded && (t.drained || event.CompareTimes(token.Time, newest) > 0) {
 		complete = token.Time
 	}
 	if event.CompareTimes(complete, t.complete) < 0 { // a stream that was opened again
