@@ -185,7 +185,7 @@ func (d *disturbed) review(ctx context.Context, at bson.Timestamp) error {
 		switch {
 		case t.over == bson.Timestamp{}:
 			t.over = position.PublishedThrough.Time
-		case event.CompareTimes(at, t.over) >= 0:
+		case event.CompareTimes(at, t.over) > 0: // results may stand behind a watermark of their time
 			d.o.log.Warn().Str(logfield.Namespace, t.request.Namespace().String()).Str(logfield.Reason, refusal(view, t.request.ID)).
 				Msg("the reload was not done: asking again")
 			if err := d.ask(ctx, t); err != nil {
