@@ -165,6 +165,7 @@ func (f *faults) step(ctx context.Context) error {
 	// A load that is disturbed by renames fails.
 	if snapshot := f.fleet.Member("snapshot"); !snapshot.Running() {
 		f.live.AllowRenames()
+		f.live.AllowReloads()
 	}
 	kinds := []struct {
 		weight int

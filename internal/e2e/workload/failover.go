@@ -3,6 +3,8 @@ package workload
 import (
 	"errors"
 
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
+
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 )
@@ -26,6 +28,10 @@ func (l *Live) interrupted(err error) bool {
 				return true
 			}
 		}
+	}
+	// The driver hands a write concern's error of a command out as it is.
+	if concern, ok := errors.AsType[driver.WriteCommandError](err); ok && concern.WriteConcernError != nil {
+		return true
 	}
 	verdict := mongodb.Classify(err)
 	return verdict == retry.Now || verdict == retry.Connection
