@@ -294,6 +294,17 @@ func (f *faults) killPrimary(ctx context.Context) error {
 }
 
 func (f *faults) restartBroker(ctx context.Context) error {
+	// A process that does not find the broker when it starts ends, as it should.
+	for _, m := range f.fleet.Members {
+		for m.Running() {
+			if _, err := m.Status(ctx); err == nil {
+				break
+			}
+			if err := pause(ctx, pollInterval); err != nil {
+				return err
+			}
+		}
+	}
 	f.t.Log("kill the broker")
 	if err := f.broker.Kill(); err != nil {
 		return err
