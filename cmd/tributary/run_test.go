@@ -68,6 +68,7 @@ func TestRunStatusVerify(t *testing.T) {
 			t.Errorf("verify of a difference: exit code %d\n%s", code, stdout)
 		}
 		checkStatus(t, path)
+		checkRefresh(t, path)
 		if code := run.end(t); code != 0 {
 			t.Errorf("run: exit code %d\n%s", code, run.stderr)
 		}
@@ -82,6 +83,19 @@ func TestRunStatusVerify(t *testing.T) {
 			t.Errorf("run again: exit code %d\n%s", code, again.stderr)
 		}
 	})
+}
+
+// checkRefresh has a document published anew, and waits for it.
+func checkRefresh(t *testing.T, path string) {
+	t.Helper()
+	code, stdout, stderr := call(t, "refresh", "-config", path, "-namespace", "shop.orders", "-id", `"order-8"`, "-wait", "1m")
+	if code != 0 || !strings.Contains(stdout, "published") {
+		t.Errorf("refresh: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	code, _, stderr = call(t, "refresh", "-config", path, "-namespace", "shop.none", "-id", "7", "-wait", "1m")
+	if code != 1 || !strings.Contains(stderr, "does not exist") {
+		t.Errorf("refresh in a collection that does not exist: exit code %d\n%s", code, stderr)
+	}
 }
 
 // awaitApplied waits until the load is complete and apply follows.
