@@ -24,8 +24,15 @@ import (
 // someIDs are _ids of many kinds.
 func someIDs() []any {
 	ids := []any{
-		bson.MinKey{}, bson.MaxKey{}, nil, "", "a", "A", true, 2.5, bson.D{{Key: "a", Value: 1}}, bson.D{{Key: "b", Value: bson.D{{Key: "c", Value: 1.5}}}},
-		bson.Timestamp{T: 1, I: 2}, bson.DateTime(7), bson.Binary{Subtype: 4, Data: make([]byte, 16)}, bson.ObjectID{1},
+		bson.MinKey{},
+		bson.MaxKey{},
+		nil, "", "a", "A", true, 2.5,
+		bson.D{{Key: "a", Value: 1}},
+		bson.D{{Key: "b", Value: bson.D{{Key: "c", Value: 1.5}}}},
+		bson.Timestamp{T: 1, I: 2},
+		bson.DateTime(7),
+		bson.Binary{Subtype: 4, Data: make([]byte, 16)},
+		bson.ObjectID{1},
 	}
 	for i := range 10 {
 		ids = append(ids, i)

@@ -138,7 +138,8 @@ func TestClassOfRenamedCollection(t *testing.T) {
 	s.create("unselected", uuid, bson.E{Key: "capped", Value: true})
 	h := &hammer{s: s}
 	h.command(uuid, bson.D{
-		{Key: "renameCollection", Value: "shop.unselected"}, {Key: "to", Value: "shop.log"},
+		{Key: "renameCollection", Value: "shop.unselected"},
+		{Key: "to", Value: "shop.log"},
 		{Key: "dropTarget", Value: bson.Binary{Subtype: 4, Data: old[:]}},
 	})
 	for i := range 20 {
