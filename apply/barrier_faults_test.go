@@ -197,16 +197,32 @@ func TestBarrierFrozen(t *testing.T) {
 			s := newScript(t, r)
 			frozen, wake := make(chan struct{}), make(chan struct{})
 			thaw := sync.OnceFunc(func() { close(wake) })
-			t.Cleanup(thaw)
-			var first atomic.Bool
+			var armed, first atomic.Bool
 			seam := func(_ context.Context, reached step) {
-				if reached == at && first.CompareAndSwap(false, true) {
+				if reached == at && armed.Load() && first.CompareAndSwap(false, true) {
 					close(frozen)
 					<-wake
 				}
 			}
 			// Whichever of them executes first is the one.
 			running := []*service{r.startAt(t, "a", seam), r.startAt(t, "b", seam)}
+			t.Cleanup(thaw) // before the services are waited for
+			before := s.play(t)
+			r.await(t, before, running...)
+			// Nobody joins any more, which would wait for the frozen one.
+			testenv.Eventually(t, settled, func() error {
+				for _, s := range running {
+					p := s.service.progress
+					p.mu.Lock()
+					owned := len(p.partitions)
+					p.mu.Unlock()
+					if owned == 0 {
+						return errors.New("a member has no partition yet")
+					}
+				}
+				return nil
+			})
+			armed.Store(true)
 			through := s.play(t)
 			select {
 			case <-frozen:
@@ -217,7 +233,9 @@ func TestBarrierFrozen(t *testing.T) {
 			barriers := r.dest.Client.Database(ownDatabase).Collection(barriersCollection)
 			testenv.Eventually(t, settled, func() error {
 				r.expireClaims(t)
-				n, err := barriers.CountDocuments(t.Context(), bson.D{{Key: "state", Value: barrierDone}})
+				n, err := barriers.CountDocuments(t.Context(), bson.D{
+					{Key: "state", Value: barrierDone}, {Key: "_id.time", Value: bson.D{{Key: "$gt", Value: before}}},
+				})
 				if err == nil && n == 0 {
 					err = errors.New("nobody has taken over")
 				}

@@ -169,9 +169,9 @@ func waitText(e *event.Event, missing []participant, st *standing) string {
 
 // lenientFor reports whether a DDL event is history for one of the groups that
 // it touches: see executor.lenient.
-func (st *standing) lenientFor(groups []groupRules, e *event.Event) bool {
+func (s *standing) lenientFor(groups []groupRules, e *event.Event) bool {
 	return slices.ContainsFunc(groups, func(g groupRules) bool {
-		held, ok := st.loads[g.group]
+		held, ok := s.loads[g.group]
 		return ok && event.CompareTimes(e.Position.Time, held.ReadThrough) <= 0
 	})
 }

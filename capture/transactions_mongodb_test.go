@@ -181,7 +181,7 @@ func (w *serverWriter) end(i int) {
 	x := w.open[i]
 	w.open = append(w.open[:i], w.open[i+1:]...)
 	commit := w.random.IntN(4) > 0
-	if err := x.serverTransaction.end(w.t.Context(), commit); err != nil {
+	if err := x.end(w.t.Context(), commit); err != nil {
 		w.t.Fatal(err)
 	}
 	if commit {

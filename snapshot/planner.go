@@ -42,7 +42,7 @@ type outline struct {
 // planRun lists the selected collections and cuts them into chunks. It blocks on
 // the source.
 func (s *Service) planRun(ctx context.Context, run string) (*plan, error) {
-	entries, err := mongodb.ListCollections(ctx, s.client, s.cfg.Select.Match)
+	entries, err := mongodb.ListCommitted(ctx, s.client, s.cfg.Select.Match)
 	if err != nil {
 		return nil, err
 	}

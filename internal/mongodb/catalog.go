@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -46,6 +48,74 @@ func (e CatalogEntry) Capped() bool {
 	}
 	n, ok := v.AsFloat64OK()
 	return ok && n != 0
+}
+
+const (
+	// listings is how often a listing is begun again because of an election.
+	listings = 5
+	// committedInterval is how often a listing asks whether a majority has it.
+	committedInterval = 50 * time.Millisecond
+)
+
+// errElections passes when the source has a primary for a while.
+var errElections = errors.New("elections disturbed every listing of the collections")
+
+// ListCommitted is ListCollections of what a majority of a replica set has. A
+// server lists what it has itself, and an election may roll that back: creations
+// and drops alike. So a listing counts once the primary says, in the term in
+// which it listed, that a majority has everything up to then. Deployments that
+// do not tell such times (sharded clusters, stand-ins) are listed as they are.
+func ListCommitted(ctx context.Context, client *mongo.Client, keep func(db, coll string) bool) ([]CatalogEntry, error) {
+	for range listings {
+		before, err := sayHello(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		entries, err := ListCollections(ctx, client, keep)
+		if err != nil {
+			return nil, err
+		}
+		after, err := sayHello(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		listed := after.LastWrite.OpTime
+		if listed.TS.IsZero() || after.LastWrite.MajorityOpTime.TS.IsZero() {
+			return entries, nil
+		}
+		if listed.Term != before.LastWrite.OpTime.Term {
+			continue
+		}
+		if committed, err := awaitCommitted(ctx, client, listed); err != nil || committed {
+			return entries, err
+		}
+	}
+	return nil, errElections
+}
+
+// awaitCommitted blocks until a majority has at, and returns false when another
+// term began before.
+func awaitCommitted(ctx context.Context, client *mongo.Client, at opTime) (bool, error) {
+	tick := time.NewTicker(committedInterval)
+	defer tick.Stop()
+	for {
+		h, err := sayHello(ctx, client)
+		if err != nil {
+			return false, err
+		}
+		majority := h.LastWrite.MajorityOpTime
+		if h.LastWrite.OpTime.Term != at.Term || majority.Term > at.Term {
+			return false, nil
+		}
+		if majority.Term == at.Term && event.CompareTimes(majority.TS, at.TS) >= 0 {
+			return true, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, fmt.Errorf("wait until a majority has the listed collections: %w", context.Cause(ctx))
+		}
+	}
 }
 
 // ListCollections returns the collections and views that keep accepts, in the

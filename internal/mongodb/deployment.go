@@ -110,8 +110,10 @@ type hello struct {
 	} `bson:"lastWrite"`
 }
 
+// opTime is a place in the oplog of a replica set.
 type opTime struct {
-	TS bson.Timestamp `bson:"ts"`
+	TS   bson.Timestamp `bson:"ts"`
+	Term int64          `bson:"t"`
 }
 
 // Describe asks a deployment what it is. The first call on a stand-in writes

@@ -44,8 +44,6 @@ type bench struct {
 	source  *mongo.Client
 	target  *mongo.Client
 	out     io.Writer
-	// filled counts the fills: each goes to a collection of its own.
-	filled int
 }
 
 func newBench(ctx context.Context, cfg config, dir string, servers *stack.Servers, out io.Writer) (*bench, error) {

@@ -43,7 +43,14 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Stop(); err != nil {
 		return err
 	}
-	return s.start(ctx)
+	// Its port may be another connection's for a moment.
+	var err error
+	for range startTries {
+		if err = s.start(ctx); err == nil || !errors.Is(err, ErrExited) {
+			return err
+		}
+	}
+	return err
 }
 
 // onFreePorts calls start with n free ports, again with others while the
