@@ -20,10 +20,11 @@ func (l *Live) interrupted(err error) bool {
 		namespaceExists   = 48
 		noSuchTransaction = 251
 		duplicateKey      = 11000
+		outIsCapped       = 17152 // the target of $out was converted meanwhile
 	)
 	var coded interface{ HasErrorCode(code int) bool }
 	if errors.As(err, &coded) {
-		for _, code := range []int{namespaceNotFound, namespaceExists, noSuchTransaction, duplicateKey} {
+		for _, code := range []int{namespaceNotFound, namespaceExists, noSuchTransaction, duplicateKey, outIsCapped} {
 			if coded.HasErrorCode(code) {
 				return true
 			}

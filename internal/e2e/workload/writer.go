@@ -19,7 +19,8 @@ const operationTimeout = 30 * time.Second
 // Stats counts what was written.
 type Stats struct {
 	Inserts, Updates, Deletes, Bulks, Transactions, Aborted, DDL int64
-	// Lost are operations that a failover has interrupted.
+	// Lost are operations that a failover has interrupted, or that the server
+	// has refused because the _id exists.
 	Lost int64
 }
 
@@ -164,7 +165,9 @@ func (w *writer) step(ctx context.Context) error {
 	default:
 		err = w.update(ctx, k)
 	}
-	if w.live.interrupted(err) {
+	if w.live.interrupted(err) || mongo.IsDuplicateKeyError(err) {
+		// Nothing was written: an _id may have been written by a bulk or a
+		// transaction before.
 		w.live.lost.Add(1)
 		return nil
 	}
