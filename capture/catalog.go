@@ -163,16 +163,16 @@ func (c *catalog) introduce(ctx context.Context, t *streamTail, b *batch, h *cha
 		c.cfg.Log.Info().Stringer(logfield.Namespace, ns).Msg("collection has another UUID")
 		return errors.Join(c.drop(b, held), c.put(b, &item))
 	}
-	entry, found, err := mongodb.CollectionByUUID(ctx, c.client, ns.DB, h.UUID)
+	entry, err := mongodb.FindCollection(ctx, c.client.Database(ns.DB), ns.Coll, h.UUID)
 	if err != nil {
 		return &sourceError{err}
 	}
-	if !found {
+	if entry == nil {
 		// It is gone, as an event that is still to come says.
-		entry = mongodb.CatalogEntry{UUID: h.UUID, Options: bson.Raw{5, 0, 0, 0, 0}}
+		entry = &mongodb.CatalogEntry{UUID: h.UUID, Options: bson.Raw{5, 0, 0, 0, 0}}
 	}
 	entry.NS = ns
-	return c.create(t, b, &entry, h.Time)
+	return c.create(t, b, entry, h.Time)
 }
 
 // create tells of a collection or view without its indexes, which come with the

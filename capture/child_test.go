@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/tributarydb/tributary/internal/kafka"
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
+	"github.com/tributarydb/tributary/internal/testenv"
 	"github.com/tributarydb/tributary/internal/testenv/engine"
 )
 
@@ -57,24 +57,5 @@ func startChild(t testing.TB, cfg Config, instance string) *engine.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := engine.Command{
-		Name: "capture " + instance, Path: path, Env: []string{childEnv + "=" + string(config)},
-		Log: filepath.Join(t.TempDir(), instance+".log"),
-	}.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Kill(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", instance, p.Tail(40))
-		}
-	})
-	return p
+	return testenv.StartSelf(t, "capture "+instance, childEnv+"="+string(config))
 }

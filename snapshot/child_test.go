@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tributarydb/tributary/internal/testenv"
 	"github.com/tributarydb/tributary/internal/testenv/engine"
 )
 
@@ -65,26 +65,7 @@ func (r *rig) startChild(t testing.TB, instance string) *engine.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := engine.Command{
-		Name: "snapshot " + instance, Path: path, Env: []string{childEnv + "=" + string(config)},
-		Log: filepath.Join(t.TempDir(), instance+".log"),
-	}.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Kill(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", instance, p.Tail(40))
-		}
-	})
-	return p
+	return testenv.StartSelf(t, "snapshot "+instance, childEnv+"="+string(config))
 }
 
 // finished waits for a child's end and returns how many documents it read.

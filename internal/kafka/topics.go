@@ -86,7 +86,11 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, topics route.Topics, spec
 	if err := Ping(ctx, cl); err != nil {
 		return err
 	}
-	want := wanted(topics, spec)
+	return ensure(ctx, cl, wanted(topics, spec))
+}
+
+// ensure creates the topics that are missing and checks all of them.
+func ensure(ctx context.Context, cl *kgo.Client, want []topic) error {
 	admin := kadm.NewClient(cl)
 	missing, err := missingTopics(ctx, admin, want)
 	if err != nil {
@@ -106,22 +110,25 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, topics route.Topics, spec
 
 // wanted lists the topics with all their settings.
 func wanted(names route.Topics, spec TopicSpec) []topic {
-	if spec.MaxMessageBytes == 0 {
-		spec.MaxMessageBytes = MaxMessageBytes
-	}
-	make1 := func(name string, partitions int32, cleanup string, retention time.Duration) topic {
-		return topic{
-			name: name, partitions: partitions, replicas: spec.ReplicationFactor, cleanup: cleanup,
-			retention: retention, minInsync: spec.MinInsyncReplicas, maxBytes: spec.MaxMessageBytes,
-		}
-	}
 	return []topic{
-		make1(names.Changes, spec.Partitions, cleanupDelete, spec.Retention),
-		make1(names.Snapshot, spec.SnapshotPartitions, cleanupDelete, unlimited),
-		make1(names.Chunks, spec.SnapshotPartitions, cleanupDelete, unlimited),
-		make1(names.State, 1, cleanupCompact, 0),
-		make1(names.Control, 1, cleanupDelete, controlRetention),
+		spec.topic(names.Changes, spec.Partitions, cleanupDelete, spec.Retention),
+		spec.topic(names.Snapshot, spec.SnapshotPartitions, cleanupDelete, unlimited),
+		spec.topic(names.Chunks, spec.SnapshotPartitions, cleanupDelete, unlimited),
+		spec.topic(names.State, 1, cleanupCompact, 0),
+		spec.topic(names.Control, 1, cleanupDelete, controlRetention),
 	}
+}
+
+// topic gives a topic what all of a pipeline have in common.
+func (s TopicSpec) topic(name string, partitions int32, cleanup string, retention time.Duration) topic {
+	t := topic{
+		name: name, partitions: partitions, replicas: s.ReplicationFactor, cleanup: cleanup,
+		retention: retention, minInsync: s.MinInsyncReplicas, maxBytes: s.MaxMessageBytes,
+	}
+	if t.maxBytes == 0 {
+		t.maxBytes = MaxMessageBytes
+	}
+	return t
 }
 
 // settings returns the configuration to create t with.

@@ -177,34 +177,6 @@ func listDatabase(ctx context.Context, db *mongo.Database, keep func(db, coll st
 	return entries, nil
 }
 
-// CollectionByUUID returns the collection that has the UUID now, under whatever
-// name of that database, as ListCollections does. It reports false where there
-// is none.
-func CollectionByUUID(ctx context.Context, client *mongo.Client, db string, uuid event.UUID) (e CatalogEntry, found bool, err error) {
-	fail := func(err error) (CatalogEntry, bool, error) {
-		return CatalogEntry{}, false, fmt.Errorf("look up collection db=%s uuid=%s: %w", db, uuid, Explain(err, "the role readAnyDatabase"))
-	}
-	cursor, err := client.Database(db).ListCollections(ctx, bson.D{{Key: "info.uuid", Value: bson.Binary{Subtype: bson.TypeBinaryUUID, Data: uuid[:]}}})
-	if err != nil {
-		return fail(err)
-	}
-	listed, err := drain(ctx, cursor)
-	if err != nil {
-		return fail(err)
-	}
-	if len(listed) == 0 {
-		return CatalogEntry{}, false, nil
-	}
-	if e, err = readEntry(db, listed[0]); err != nil {
-		return fail(err)
-	}
-	var gone bool
-	if e.Indexes, gone, err = listIndexes(ctx, client.Database(db).Collection(e.NS.Coll)); err != nil {
-		return fail(err)
-	}
-	return e, !gone, nil
-}
-
 func readEntry(db string, raw bson.Raw) (CatalogEntry, error) {
 	var listed struct {
 		Name    string   `bson:"name"`

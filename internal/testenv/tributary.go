@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -47,6 +48,31 @@ func (b Binary) Start(t testing.TB, env []string, args ...string) *Child {
 		}
 	})
 	return &Child{Process: p}
+}
+
+// StartSelf runs this test binary as a process of its own, with env, in the form
+// NAME=value, added to the environment. It is killed when the test ends.
+func StartSelf(t testing.TB, name, env string) *engine.Process {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	p, err := engine.Command{
+		Name: name, Path: path, Env: []string{env}, Log: filepath.Join(t.TempDir(), "output.log"),
+	}.Start()
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.Kill(); err != nil {
+			t.Errorf("testenv: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", name, p.Tail(40))
+		}
+	})
+	return p
 }
 
 // Run runs the program to its end and returns its exit code and output.
