@@ -92,6 +92,9 @@ type Snapshot struct {
 	// reached first.
 	Chunk          Bytes `yaml:"chunk"`
 	ChunkDocuments int   `yaml:"chunk_documents"`
+	// RetainRuns is of how many of the last runs the records stay in Kafka
+	// after every destination has loaded them.
+	RetainRuns int `yaml:"retain_runs"`
 }
 
 // Destination is a deployment to write to.
@@ -99,6 +102,11 @@ type Destination struct {
 	Name string `yaml:"name"`
 	// URI is a MongoDB connection string; a secret.
 	URI string `yaml:"uri"`
+	// Sync lists the types of synchronisation: schema, full, incremental.
+	Sync []string `yaml:"sync"`
+	// Start is where incremental alone begins: "now", an RFC 3339 time or a
+	// cluster time.
+	Start string `yaml:"start"`
 	// Select narrows the pipeline's selection.
 	Select Select `yaml:"select"`
 	Rename Rename `yaml:"rename"`
@@ -198,6 +206,7 @@ func (k *Kafka) StretchedRetention() time.Duration { return max(k.MaxRetention, 
 // setDefaults makes Destination an element with defaults of its own.
 func (d *Destination) setDefaults() {
 	*d = Destination{
+		Sync:        []string{SyncSchema, SyncFull, SyncIncremental},
 		ExactlyOnce: "auto", Indexes: Indexes{Unique: IndexesDeferred, TTL: IndexesDeferred}, OnError: OnErrorStop,
 		BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib,
 	}

@@ -67,6 +67,7 @@ func (d *Destination) validate(r *report, path string) {
 		}
 	}
 	validateURI(r, path+".uri", d.URI)
+	d.validateSync(r, path)
 	d.Select.validate(r, path+".select")
 	_, err := rules.CompileRename(d.Rename.Databases)
 	for _, fault := range split(err) {
@@ -142,7 +143,7 @@ func (i Indexes) policy() rules.IndexPolicy {
 func (c *Config) EnforcesUnique() (map[string]*rules.Selection, error) {
 	enforced := map[string]*rules.Selection{}
 	for _, d := range c.Destinations {
-		if !d.Indexes.policy().Unique {
+		if !d.Indexes.policy().Unique || !d.Syncs(SyncIncremental) {
 			continue
 		}
 		r, err := c.Rules(d)

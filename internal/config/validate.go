@@ -134,6 +134,7 @@ func (c *Config) validateTuning(r *report) {
 	size(r, "snapshot.batch", c.Snapshot.Batch, 16*kib, 12*mib)
 	size(r, "snapshot.chunk", c.Snapshot.Chunk, mib, 64*gib)
 	between(r, "snapshot.chunk_documents", c.Snapshot.ChunkDocuments, 1000, 1_000_000_000)
+	between(r, "snapshot.retain_runs", c.Snapshot.RetainRuns, 0, 10)
 	between(r, "snapshot.workers", c.Snapshot.Workers, 1, 256)
 	c.Retry.validate(r)
 }
