@@ -14,6 +14,7 @@ import (
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/throttle"
 )
 
 // How batches take effect.
@@ -78,6 +79,10 @@ type Config struct {
 	// partitions together, apart from 1 MiB that each may hold; zero means the
 	// default.
 	QueueBytes int64
+	// LoadThrottle limits what this process writes of a full load, and
+	// ChangesThrottle what it writes of changes; nil limits nothing. Their owner
+	// may change them at any time.
+	LoadThrottle, ChangesThrottle *throttle.Limiter
 	// Drain bounds how long a batch in hand may take when the service or the
 	// ownership of its partition ends; zero means the default.
 	Drain time.Duration

@@ -14,6 +14,7 @@ import (
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/throttle"
 )
 
 // The defaults of a Config.
@@ -64,6 +65,9 @@ type Config struct {
 	// SessionTimeout is how long a process may be silent before its chunks go
 	// to others.
 	SessionTimeout time.Duration
+	// Throttle limits what this process reads from the source; nil limits
+	// nothing. Its owner may change it at any time.
+	Throttle *throttle.Limiter
 
 	Retry retry.Policy
 	Log   zerolog.Logger
