@@ -266,6 +266,8 @@ const maxKeptBytes = 4 << 20
 type listCommand struct {
 	name, list string
 	buf        []byte
+	// unordered has the server go on behind an element that it refuses.
+	unordered bool
 	// array is where the list begins in buf.
 	array int
 	n     int
@@ -277,7 +279,7 @@ func (l *listCommand) next(coll string) {
 	if l.n == 0 {
 		dst, _ := rawbson.Begin(l.buf[:0])
 		dst = rawbson.AppendString(dst, l.name, coll)
-		dst = appendTrue(dst, "ordered")
+		dst = appendFlag(dst, "ordered", !l.unordered)
 		if l.name != "delete" {
 			dst = appendTrue(dst, "bypassDocumentValidation")
 		}
@@ -329,6 +331,13 @@ func appendEqual(dst []byte, id bson.RawValue) []byte {
 
 func appendTrue(dst []byte, name string) []byte {
 	return append(rawbson.AppendHeader(dst, bson.TypeBoolean, name), 1)
+}
+
+func appendFlag(dst []byte, name string, set bool) []byte {
+	if set {
+		return appendTrue(dst, name)
+	}
+	return append(rawbson.AppendHeader(dst, bson.TypeBoolean, name), 0)
 }
 
 // findCommand asks for the documents with those _ids, or for their _ids alone

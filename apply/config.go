@@ -33,6 +33,9 @@ const (
 	DefaultBatchBytes  = 8 << 20
 	DefaultQueueBytes  = 128 << 20
 	DefaultDrain       = 10 * time.Second
+	// DefaultIndexBuilds is small: a server shares its memory for index builds
+	// (maxIndexBuildMemoryUsageMegabytes) among those that run.
+	DefaultIndexBuilds = 2
 	// DefaultSessionTimeout is not below what brokers allow (6 s).
 	DefaultSessionTimeout = 10 * time.Second
 )
@@ -44,6 +47,9 @@ const (
 	// maxBatchBytes leaves room beside the largest document in what servers
 	// take as one transaction.
 	maxBatchBytes = 64 << 20
+	// maxIndexBuilds is more than any server does at a time without waiting
+	// (maxNumActiveUserIndexBuilds is 3).
+	maxIndexBuilds = 16
 )
 
 // Config configures a Service.
@@ -71,6 +77,12 @@ type Config struct {
 	ExactlyOnce string
 	// OnError is OnErrorStop or OnErrorDeadLetter; empty means stop.
 	OnError string
+	// Conflicts is one of ConflictsFail, ConflictsKeep and ConflictsOverwrite;
+	// empty means fail.
+	Conflicts string
+	// IndexBuilds is how many collections' indexes are built at a time behind
+	// the load; zero means the default.
+	IndexBuilds int
 	// BatchEvents and BatchBytes bound a batch; zero means the default. A
 	// batch holds at least one record.
 	BatchEvents int
@@ -124,6 +136,14 @@ func (c *Config) Validate() error {
 	default:
 		faults = append(faults, fmt.Errorf("on_error is %q: want stop or dead_letter", c.OnError))
 	}
+	switch c.Conflicts {
+	case "", ConflictsFail, ConflictsKeep, ConflictsOverwrite:
+	default:
+		faults = append(faults, fmt.Errorf("conflicts is %q: want fail, keep or overwrite", c.Conflicts))
+	}
+	if c.IndexBuilds < 0 || c.IndexBuilds > maxIndexBuilds {
+		faults = append(faults, fmt.Errorf("index builds are %d: want 1 to %d", c.IndexBuilds, maxIndexBuilds))
+	}
 	if c.BatchEvents < 0 || c.BatchEvents > maxBatchEvents {
 		faults = append(faults, fmt.Errorf("batch of %d events: want 1 to %d", c.BatchEvents, maxBatchEvents))
 	}
@@ -140,6 +160,12 @@ func (c *Config) Validate() error {
 func (c Config) withDefaults() Config {
 	if c.ExactlyOnce == "" {
 		c.ExactlyOnce = ExactlyOnceAuto
+	}
+	if c.Conflicts == "" {
+		c.Conflicts = ConflictsFail
+	}
+	if c.IndexBuilds == 0 {
+		c.IndexBuilds = DefaultIndexBuilds
 	}
 	if c.BatchEvents == 0 {
 		c.BatchEvents = DefaultBatchEvents

@@ -187,7 +187,7 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 			field("phase", state.PhaseChanges))
 	}
 	if !g.Prepared {
-		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, hold: func(ctx context.Context) error {
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, conflicts: s.cfg.Conflicts, hold: func(ctx context.Context) error {
 			ok, err := s.store.claimGroup(ctx, g.Phase, leaseTime)
 			if err != nil || !ok {
 				return errors.Join(err, errClaimLost)
@@ -246,9 +246,8 @@ func (c *coordinator) loaded(ctx context.Context, g *groupRecord) (bool, error) 
 // buildAll builds the indexes of the run's collections, some collections at a
 // time.
 func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
-	const parallel = 2
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
+	group.SetLimit(c.s.cfg.IndexBuilds)
 	for i := range m.Collections {
 		col := &m.Collections[i]
 		target, ok := c.s.cfg.Rules.Target(col.Namespace())

@@ -88,21 +88,18 @@ func (w *writer) lastHeld(changes []change) (int, error) {
 	if len(ids) == 0 {
 		return -1, nil
 	}
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, needID))
-	if err != nil {
-		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
-	}
 	held := map[string]bool{}
-	var key []byte
-	for cursor.Next(w.ctx) {
-		if key, err = event.AppendIDKey(key[:0], cursor.Current.Lookup("_id")); err != nil {
-			break
+	for len(ids) > 0 {
+		n := askable(len(ids), func(i int) bson.RawValue { return ids[i] })
+		if err := w.findHeld(ids[:n], held); err != nil {
+			return 0, err
 		}
-		held[string(key)] = true
+		ids = ids[n:]
 	}
-	if err = errors.Join(err, cursor.Err(), cursor.Close(w.ctx)); err != nil {
-		return 0, fmt.Errorf("look up documents ns=%s: %w", w.target, err)
-	}
+	var (
+		key []byte
+		err error
+	)
 	for i, c := range slices.Backward(changes) {
 		if !arrives(c) {
 			continue
@@ -115,4 +112,23 @@ func (w *writer) lastHeld(changes []change) (int, error) {
 		}
 	}
 	return -1, nil
+}
+
+// findHeld adds the keys of those of the _ids that are held.
+func (w *writer) findHeld(ids []bson.RawValue, held map[string]bool) error {
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, needID))
+	if err != nil {
+		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	var key []byte
+	for cursor.Next(w.ctx) {
+		if key, err = event.AppendIDKey(key[:0], cursor.Current.Lookup("_id")); err != nil {
+			break
+		}
+		held[string(key)] = true
+	}
+	if err = errors.Join(err, cursor.Err(), cursor.Close(w.ctx)); err != nil {
+		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
+	}
+	return nil
 }

@@ -19,6 +19,8 @@ type preparer struct {
 	client *mongo.Client
 	store  *store
 	rules  rules.Destination
+	// conflicts says what documents that are there already mean.
+	conflicts string
 	// hold makes sure of the step's claim; it is asked before each creation, so
 	// that a member which slept creates nothing that was dropped since.
 	hold func(context.Context) error
@@ -88,12 +90,16 @@ func (p *preparer) check(ctx context.Context, m *state.Manifest, c *state.Collec
 	if err != nil || !exists {
 		return err
 	}
-	return untouched(ctx, p.client, target, listed, opts)
+	if p.conflicts == ConflictsFail {
+		return untouched(ctx, p.client, target, listed, opts)
+	}
+	// Its documents and indexes may stay, if it can become the source's.
+	return suits(target, listed, opts)
 }
 
-// untouched returns a *conflictError unless a collection that exists is as if
-// just created with those options.
-func untouched(ctx context.Context, client *mongo.Client, target event.Namespace, listed listedCollection, opts bson.Raw) error {
+// suits returns a *conflictError unless a collection that exists has those
+// options.
+func suits(target event.Namespace, listed listedCollection, opts bson.Raw) error {
 	same, err := sameOptions(listed, opts)
 	if err != nil {
 		return fmt.Errorf("look at target %s: %w", target, err)
@@ -101,11 +107,17 @@ func untouched(ctx context.Context, client *mongo.Client, target event.Namespace
 	if !same {
 		return &conflictError{target, "it exists with other options than the source's"}
 	}
-	if listed.View {
-		return nil
+	return nil
+}
+
+// untouched returns a *conflictError unless a collection that exists is as if
+// just created with those options.
+func untouched(ctx context.Context, client *mongo.Client, target event.Namespace, listed listedCollection, opts bson.Raw) error {
+	if err := suits(target, listed, opts); err != nil || listed.View {
+		return err
 	}
 	coll := client.Database(target.DB).Collection(target.Coll)
-	err = coll.FindOne(ctx, bson.D{}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+	err := coll.FindOne(ctx, bson.D{}, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
 	if err == nil {
 		return &conflictError{target, "it exists and holds documents that this pipeline did not load"}
 	}

@@ -91,9 +91,7 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 // half of the one before cannot tell what that has written from what does not
 // fit, and asks for the document where it does not.
 func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) error {
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, fx: fx, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
-	w.builder.coll, w.builder.able = p.target.Coll, t.able
-	w.builder.drain() // of a try that failed
+	w := t.writer(ctx, p, fx)
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
 		if d.unfit != nil {
@@ -128,6 +126,14 @@ func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) erro
 	return w.flush()
 }
 
+// writer prepares the writing of a plan by the target's builder.
+func (t *target) writer(ctx context.Context, p *plan, fx *effects) *writer {
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, fx: fx, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
+	w.builder.coll, w.builder.able = p.target.Coll, t.able
+	w.builder.drain() // of a try that failed
+	return w
+}
+
 // writer writes one plan.
 type writer struct {
 	ctx    context.Context //nolint:containedctx // A writer lives inside one call.
@@ -144,99 +150,14 @@ type writer struct {
 	guard func(context.Context) error
 	// collated is as in targetInfo.
 	collated bool
-}
-
-// lookUp reads what the destination holds of the documents and adds their
-// writes one by one, so that no more than a cursor's batch and a command's
-// worth of them is in memory.
-func (w *writer) lookUp(documents []*document, n need) error {
-	if len(documents) == 0 {
-		return nil
-	}
-	ids := make([]bson.RawValue, len(documents))
-	byKey := make(map[string]*document, len(documents))
-	for i, d := range documents {
-		ids[i] = d.id
-		key, err := event.AppendIDKey(nil, d.id)
-		if err != nil {
-			return fail(d.last, err)
-		}
-		byKey[string(key)] = d
-	}
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, n))
-	if err != nil {
-		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
-	}
-	err = w.resolveHeld(cursor, byKey)
-	if err = errors.Join(err, cursor.Close(w.ctx)); err != nil {
-		return err
-	}
-	// What was not found, in the order of the events.
-	for _, d := range documents {
-		key, err := event.AppendIDKey(nil, d.id)
-		if err != nil {
-			return fail(d.last, err)
-		}
-		if byKey[string(key)] == nil {
-			continue
-		}
-		if err := w.addHeld(d, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// resolveHeld strikes documents out of byKey as the cursor brings them.
-func (w *writer) resolveHeld(cursor *mongo.Cursor, byKey map[string]*document) error {
-	var key []byte
-	for cursor.Next(w.ctx) {
-		held := cursor.Current
-		id, err := held.LookupErr("_id")
-		if err != nil {
-			return fmt.Errorf("look up documents ns=%s: a document without _id came back", w.target)
-		}
-		if key, err = event.AppendIDKey(key[:0], id); err != nil {
-			return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
-		}
-		d, ok := byKey[string(key)]
-		if !ok && w.collated {
-			// It stands where one that was asked for shall stand, or stood in
-			// history: the source never had both, and if this is the later
-			// one, the events that brought it follow.
-			if err := w.discard(id); err != nil {
-				return err
-			}
-			continue
-		}
-		if !ok {
-			return fmt.Errorf("look up documents ns=%s: a document came back that was not asked for (_id=%s)", w.target, idText(id))
-		}
-		if d == nil {
-			continue // a flush in between has inserted it anew, spelled otherwise
-		}
-		byKey[string(key)] = nil
-		if err := w.addHeld(d, held); err != nil {
-			return err
-		}
-	}
-	if err := cursor.Err(); err != nil {
-		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
-	}
-	return nil
-}
-
-// discard deletes a held document that is in the way of others.
-func (w *writer) discard(id bson.RawValue) error {
-	if w.builder.full(0) {
-		if err := w.flush(); err != nil {
-			return err
-		}
-	}
-	return w.builder.add(write{kind: writeDelete, id: id})
+	// settle, if set, decides about looked up documents instead of the events.
+	settle func(d *document, held bson.Raw) error
 }
 
 func (w *writer) addHeld(d *document, held bson.Raw) error {
+	if w.settle != nil {
+		return w.settle(d, held)
+	}
 	resolved, removed, err := d.resolveHeld(held, max(w.missing, d.missing), max(w.misfit, d.misfit))
 	if err != nil && w.ordered {
 		return w.fx.unfitOrdered(d.last, err)
@@ -253,7 +174,7 @@ func (w *writer) addHeld(d *document, held bson.Raw) error {
 }
 
 func (w *writer) add(d *document, wr write) error {
-	if w.builder.full(len(wr.doc)) {
+	if w.builder.full(len(wr.doc) + len(wr.id.Value)) {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -266,7 +187,7 @@ func (w *writer) add(d *document, wr write) error {
 
 // operate adds an update by operators, which needs no look at the document.
 func (w *writer) operate(d *document, o *operators) error {
-	if w.builder.full(len(d.deltas[0])) {
+	if w.builder.full(len(d.deltas[0]) + len(d.id.Value)) {
 		if err := w.flush(); err != nil {
 			return err
 		}

@@ -115,10 +115,16 @@ type Destination struct {
 	// Indexes says when unique and TTL indexes take effect.
 	Indexes Indexes `yaml:"indexes"`
 	// OnError is "stop" or "dead_letter".
-	OnError        string `yaml:"on_error"`
-	BatchDocuments int    `yaml:"batch_documents"`
-	BatchBytes     Bytes  `yaml:"batch_bytes"`
-	Queue          Bytes  `yaml:"queue"`
+	OnError string `yaml:"on_error"`
+	// Conflicts is "fail", "keep" or "overwrite": what documents mean that the
+	// destination holds under _ids of the load.
+	Conflicts string `yaml:"conflicts"`
+	// IndexBuilds is of how many collections indexes are built at a time behind
+	// the load.
+	IndexBuilds    int   `yaml:"index_builds"`
+	BatchDocuments int   `yaml:"batch_documents"`
+	BatchBytes     Bytes `yaml:"batch_bytes"`
+	Queue          Bytes `yaml:"queue"`
 }
 
 // Indexes says of unique and TTL indexes whether the destination has them from
@@ -174,6 +180,10 @@ const (
 	OnErrorStop       = "stop"
 	OnErrorDeadLetter = "dead_letter"
 
+	ConflictsFail      = "fail"
+	ConflictsKeep      = "keep"
+	ConflictsOverwrite = "overwrite"
+
 	FormatJSON    = "json"
 	FormatConsole = "console"
 )
@@ -208,6 +218,6 @@ func (d *Destination) setDefaults() {
 	*d = Destination{
 		Sync:        []string{SyncSchema, SyncFull, SyncIncremental},
 		ExactlyOnce: "auto", Indexes: Indexes{Unique: IndexesDeferred, TTL: IndexesDeferred}, OnError: OnErrorStop,
-		BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib,
+		Conflicts: ConflictsFail, IndexBuilds: 2, BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib,
 	}
 }

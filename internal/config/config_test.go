@@ -129,7 +129,8 @@ func TestValuesAndReferences(t *testing.T) {
 		"second": config.Destination{
 			Name: "d2", URI: "mongodb://c:27017", ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 << 20, Queue: 128 << 20,
 			Indexes: config.Indexes{Unique: "deferred", TTL: "deferred"}, OnError: "stop",
-			Sync: []string{"schema", "full", "incremental"},
+			Sync:      []string{"schema", "full", "incremental"},
+			Conflicts: "fail", IndexBuilds: 2,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -79,6 +79,8 @@ func (d *Destination) validate(r *report, path string) {
 	oneOf(r, path+".indexes.unique", d.Indexes.Unique, IndexesDeferred, IndexesEnforced)
 	oneOf(r, path+".indexes.ttl", d.Indexes.TTL, IndexesDeferred, IndexesEnforced)
 	oneOf(r, path+".on_error", d.OnError, OnErrorStop, OnErrorDeadLetter)
+	oneOf(r, path+".conflicts", d.Conflicts, ConflictsFail, ConflictsKeep, ConflictsOverwrite)
+	between(r, path+".index_builds", d.IndexBuilds, 1, 16)
 	between(r, path+".batch_documents", d.BatchDocuments, 1, 10_000)
 	size(r, path+".batch_bytes", d.BatchBytes, 64*kib, 64*mib)
 	size(r, path+".queue", d.Queue, mib, 64*gib)

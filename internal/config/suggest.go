@@ -34,7 +34,7 @@ func notBuilt(path, key string) bool {
 	case strings.HasPrefix(path, "destinations[") && strings.HasSuffix(path, ".rename"):
 		keys = []string{"collections", "patterns", "letter_case"}
 	case strings.HasPrefix(path, "destinations["):
-		keys = []string{"filter", "transform", "throttle", "groups", "conflicts", "merge"}
+		keys = []string{"filter", "transform", "throttle", "groups", "merge"}
 	case path == "kafka":
 		keys = []string{"schema_registry"}
 	}
