@@ -15,6 +15,7 @@ import (
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/throttle"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 )
 
 // The defaults of a Config.
@@ -45,6 +46,10 @@ type Config struct {
 	Source   mongodb.Options
 	// Select says which namespaces belong to the pipeline; nil selects all.
 	Select *rules.Selection
+
+	// ReadPreference says which members the documents are read from; nil
+	// leaves it to the connection string.
+	ReadPreference *readpref.ReadPref
 
 	// BatchBytes is the size of one record's documents; a larger document
 	// stands alone in its record.

@@ -144,7 +144,7 @@ func (o *owner) work(ctx context.Context, p *producer, m *state.Manifest, view *
 	if err != nil {
 		return err
 	}
-	src, err := newSource(ctx, o.s.client, o.s.deployment, m.Watermark)
+	src, err := newSource(ctx, o.s.client, o.s.deployment, m.Watermark, o.s.cfg.ReadPreference)
 	if err != nil {
 		return &sourceError{err}
 	}

@@ -16,6 +16,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 )
 
 // closeTimeout bounds the end of a cursor and its session, which also happens
@@ -54,6 +55,9 @@ type source struct {
 	// do not.
 	after       bson.Timestamp
 	clusterTime bson.Raw
+	// preference says which members are read; nil leaves it to the connection
+	// string. Whichever it is waits until it has come to after.
+	preference *readpref.ReadPref
 }
 
 // newSource prepares reads at or after w, and at or after what is majority
@@ -62,7 +66,7 @@ type source struct {
 // its cluster time, because a member that has not heard of a time refuses to
 // wait for it; with each read comes the proof that it exists. Without one, reads
 // could not be held to w: only a stand-in, which has one state, may do without.
-func newSource(ctx context.Context, client *mongo.Client, d mongodb.Deployment, w bson.Timestamp) (*source, error) {
+func newSource(ctx context.Context, client *mongo.Client, d mongodb.Deployment, w bson.Timestamp, preference *readpref.ReadPref) (*source, error) {
 	now, err := mongodb.MajorityTime(ctx, client)
 	if err != nil {
 		return nil, err
@@ -80,7 +84,7 @@ func newSource(ctx context.Context, client *mongo.Client, d mongodb.Deployment, 
 	if clusterTime == nil && !d.Standin {
 		return nil, errNoClusterTime
 	}
-	return &source{client: client, after: later(w, now), clusterTime: clusterTime}, nil
+	return &source{client: client, after: later(w, now), clusterTime: clusterTime, preference: preference}, nil
 }
 
 // open begins a pass over c from where progress stands: behind the document
@@ -117,7 +121,11 @@ func (s *source) session(read bson.Timestamp) (*mongo.Session, error) {
 }
 
 func (s *source) collection(c *state.Chunk) *mongo.Collection {
-	return s.client.Database(c.DB).Collection(c.Coll, options.Collection().SetReadConcern(readconcern.Majority()))
+	opts := options.Collection().SetReadConcern(readconcern.Majority())
+	if s.preference != nil {
+		opts.SetReadPreference(s.preference)
+	}
+	return s.client.Database(c.DB).Collection(c.Coll, opts)
 }
 
 // gone reports whether the name of c no longer is a collection. A collection

@@ -234,7 +234,7 @@ func TestPassGoesOnBehindADocument(t *testing.T) {
 	r := newRig(t, realPair(t))
 	ns := event.Namespace{DB: "d", Coll: "c"}
 	fill(t, r.source, ns, []any{int32(1), int32(2), int32(3), int32(4)}, 1)
-	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestPassOverWhatIsGone(t *testing.T) {
 	r := newRig(t, realPair(t))
 	c := state.Chunk{DB: "d", Coll: "c", Natural: true}
 	fill(t, r.source, event.Namespace{DB: c.DB, Coll: c.Coll}, []any{int32(1), int32(2)}, 1)
-	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func TestPassBehindADocumentThatMoved(t *testing.T) {
 	}
 	progress := state.ChunkProgress{Next: idRaw(t, int32(2)), Digest: digestOf(read)}
 	pass := func() ([]int32, error) {
-		src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
+		src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +361,7 @@ func TestSourceWithoutClusterTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		src, err := newSource(t.Context(), client, d, bson.Timestamp{T: 1})
+		src, err := newSource(t.Context(), client, d, bson.Timestamp{T: 1}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -371,7 +371,7 @@ func TestSourceWithoutClusterTime(t *testing.T) {
 		if !d.Standin {
 			return
 		}
-		if _, err := newSource(t.Context(), client, mongodb.Deployment{}, bson.Timestamp{T: 1}); !errors.Is(err, errNoClusterTime) {
+		if _, err := newSource(t.Context(), client, mongodb.Deployment{}, bson.Timestamp{T: 1}, nil); !errors.Is(err, errNoClusterTime) {
 			t.Errorf("a real server that tells none: %v, want %v", err, errNoClusterTime)
 		}
 	})
@@ -400,7 +400,7 @@ func TestDropDuringTheReadEndsTheChunk(t *testing.T) {
 	r := newRig(t, realPair(t))
 	ns := event.Namespace{DB: "d", Coll: "c"}
 	fill(t, r.source, ns, objectIDs(2000), 100)
-	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t))
+	src, err := newSource(t.Context(), r.source.Client, mongodb.Deployment{}, r.now(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,15 @@ func snapshotPart() part {
 		if err != nil {
 			return nil, err
 		}
+		preference, err := p.cfg.Snapshot.ReadFrom()
+		if err != nil {
+			return nil, err
+		}
 		return snapshot.New(snapshot.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
 			Select: selection, BatchBytes: int(p.cfg.Snapshot.Batch), ChunkBytes: int64(p.cfg.Snapshot.Chunk),
 			ChunkDocuments: int64(p.cfg.Snapshot.ChunkDocuments), Workers: p.cfg.Snapshot.Workers, Retry: p.retry(),
-			Log: env.log, Registerer: env.registerer, Report: env.report,
+			ReadPreference: preference, Log: env.log, Registerer: env.registerer, Report: env.report,
 		})
 	}}
 }

@@ -95,6 +95,13 @@ type Snapshot struct {
 	// RetainRuns is of how many of the last runs the records stay in Kafka
 	// after every destination has loaded them.
 	RetainRuns int `yaml:"retain_runs"`
+	// ReadPreference says which members are read: "primary",
+	// "primaryPreferred", "secondary", "secondaryPreferred" or "nearest"; empty
+	// leaves it to the connection string.
+	ReadPreference string `yaml:"read_preference"`
+	// ReadTags are sets of tags ("dc:east,use:reporting"), in the order in which
+	// they are tried, that narrow ReadPreference.
+	ReadTags []string `yaml:"read_tags"`
 }
 
 // Destination is a deployment to write to.

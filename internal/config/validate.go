@@ -136,6 +136,7 @@ func (c *Config) validateTuning(r *report) {
 	between(r, "snapshot.chunk_documents", c.Snapshot.ChunkDocuments, 1000, 1_000_000_000)
 	between(r, "snapshot.retain_runs", c.Snapshot.RetainRuns, 0, 10)
 	between(r, "snapshot.workers", c.Snapshot.Workers, 1, 256)
+	c.Snapshot.validateReads(r)
 	c.Retry.validate(r)
 }
 

@@ -121,7 +121,8 @@ func awaitCommitted(ctx context.Context, client *mongo.Client, at opTime) (bool,
 // ListCollections returns the collections and views that keep accepts, in the
 // order of their namespaces. The databases admin, local, config and tributary
 // and system collections are left out before keep is asked. A collection that
-// is dropped meanwhile is left out as well. It makes one round trip a database
+// is dropped meanwhile is left out as well, and so are indexes that are still
+// being built: their end comes later. It makes one round trip a database
 // and one a collection.
 func ListCollections(ctx context.Context, client *mongo.Client, keep func(db, coll string) bool) ([]CatalogEntry, error) {
 	databases, err := client.ListDatabaseNames(ctx, bson.D{}, options.ListDatabases().SetNameOnly(true))
@@ -165,7 +166,7 @@ func listDatabase(ctx context.Context, db *mongo.Database, keep func(db, coll st
 		}
 		if !e.View {
 			var gone bool
-			if e.Indexes, gone, err = listIndexes(ctx, db.Collection(e.NS.Coll)); err != nil {
+			if e.Indexes, gone, err = readyIndexes(ctx, db, e.NS.Coll); err != nil {
 				return nil, fmt.Errorf("list indexes ns=%s: %w", e.NS, err)
 			}
 			if gone {
@@ -200,18 +201,6 @@ func readEntry(db string, raw bson.Raw) (CatalogEntry, error) {
 		copy(e.UUID[:], listed.Info.UUID.Data)
 	}
 	return e, nil
-}
-
-// listIndexes reports gone where the collection no longer exists.
-func listIndexes(ctx context.Context, coll *mongo.Collection) (indexes []bson.Raw, gone bool, err error) {
-	cursor, err := coll.Indexes().List(ctx)
-	if err == nil {
-		indexes, err = drain(ctx, cursor)
-	}
-	if hasCode(err, codeNamespaceNotFound) {
-		return nil, true, nil
-	}
-	return indexes, false, err
 }
 
 // drain reads a cursor to its end and closes it.
