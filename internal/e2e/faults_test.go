@@ -151,7 +151,7 @@ func (f *faults) underWrites(ctx context.Context) {
 				return err
 			}
 		}
-		return nil
+		return awaitPublished(ctx, f.fleet)
 	})
 	if err := g.Wait(); err != nil {
 		fatal(f.t, f.fleet, err)
@@ -166,11 +166,6 @@ func (f *faults) step(ctx context.Context) error {
 	}
 	if err := f.fleet.Check(); err != nil {
 		return err
-	}
-	// A load that is disturbed by renames fails.
-	if snapshot := f.fleet.Member("snapshot"); !snapshot.Running() {
-		f.live.AllowRenames()
-		f.live.AllowReloads()
 	}
 	kinds := []struct {
 		weight int

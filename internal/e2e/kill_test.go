@@ -136,7 +136,10 @@ func (k *killer) underWrites(ctx context.Context) {
 	g.Go(func() error { return k.live.Run(writing) })
 	g.Go(func() error {
 		defer stopWriting()
-		return k.all(ctx)
+		if err := k.all(ctx); err != nil {
+			return err
+		}
+		return awaitPublished(ctx, k.fleet)
 	})
 	if err := g.Wait(); err != nil {
 		fatal(k.t, k.fleet, err)
@@ -172,10 +175,6 @@ func (k *killer) one(ctx context.Context, m *stack.Member) error {
 	}
 	if err := k.fleet.Check(); err != nil {
 		return err
-	}
-	// The full load cannot cope with renames.
-	if snapshot := k.fleet.Member("snapshot"); !snapshot.Running() {
-		k.live.AllowRenames()
 	}
 	k.t.Logf("kill %s", m.Name)
 	if err := m.Kill(); err != nil {

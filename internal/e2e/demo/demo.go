@@ -166,7 +166,6 @@ func (d *demo) script(ctx context.Context) error {
 		return err
 	}
 	d.screen.say("both destinations have caught up and follow")
-	d.live.AllowRenames()
 	for _, victim := range []string{"capture", "apply-" + renaming} {
 		if err := d.watch(ctx, d.cfg.writing/4); err != nil {
 			return err

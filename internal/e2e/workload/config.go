@@ -16,8 +16,9 @@ type Config struct {
 	Documents int
 	// Standin keeps to what the stand-in server does.
 	Standin bool
-	// DDL lets one writer create and drop collections and indexes while it runs,
-	// and rename collections once Live.AllowRenames has been called. The stand-in's oplog has no DDL, so Standin overrides it.
+	// DDL lets one writer change definitions while it runs: collections, views,
+	// databases and indexes. The stand-in's oplog has no DDL, so Standin
+	// overrides it.
 	DDL bool
 	// Failover says that the source loses its primary meanwhile: an operation
 	// that fails for that is given up and counted, whether it took effect or not.

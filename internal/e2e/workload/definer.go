@@ -14,7 +14,8 @@ import (
 )
 
 // definer creates, renames and drops collections and indexes of its own, so
-// that its commands and other writers' operations do not refuse each other.
+// that its commands and other writers' operations do not refuse each other. It
+// begins with the stock of the data set, which a full load meets.
 type definer struct {
 	live   *Live
 	random *rand.Rand
@@ -23,6 +24,8 @@ type definer struct {
 	names  []string
 	serial int
 	prefix string
+	// view says that its view exists.
+	view bool
 }
 
 // definerInterval is the time between two steps.
@@ -38,6 +41,9 @@ func newDefiner(l *Live) *definer {
 
 // run makes a step now and then until ctx ends.
 func (d *definer) run(ctx context.Context) error {
+	if err := d.look(ctx); err != nil {
+		return err
+	}
 	tick := time.NewTicker(definerInterval)
 	defer tick.Stop()
 	for {
@@ -68,13 +74,10 @@ func (d *definer) step(ctx context.Context) error {
 	}
 	i := d.random.IntN(len(d.names))
 	coll := d.db.Collection(d.names[i])
-	switch d.random.IntN(13) {
+	switch d.random.IntN(16) {
 	case 0:
 		return d.create(ctx)
 	case 1:
-		if !d.live.renames.Load() {
-			return d.create(ctx)
-		}
 		return d.rename(ctx, i)
 	case 2:
 		return d.drop(ctx, i)
@@ -97,6 +100,12 @@ func (d *definer) step(ctx context.Context) error {
 		return d.convert(ctx, coll)
 	case 11:
 		return d.renameAcross(ctx, i)
+	case 12:
+		return d.changeView(ctx, coll.Name())
+	case 13:
+		return d.createRestrictive(ctx, coll)
+	case 14:
+		return d.modifyIndex(ctx, coll)
 	}
 	return d.write(ctx, coll)
 }
@@ -173,14 +182,18 @@ func (d *definer) createIndex(ctx context.Context, coll *mongo.Collection, field
 const codeIndexNotFound = 27
 
 func (d *definer) dropIndex(ctx context.Context, coll *mongo.Collection, field string) error {
-	err := coll.Indexes().DropOne(ctx, field+"_1")
-	if refused, ok := errors.AsType[mongo.CommandError](err); ok && refused.HasErrorCode(codeIndexNotFound) {
-		return nil
-	}
-	if err != nil {
+	if err := unlessMissing(coll.Indexes().DropOne(ctx, field+"_1")); err != nil {
 		return fmt.Errorf("drop index %s of %s: %w", field, coll.Name(), err)
 	}
 	return nil
+}
+
+// unlessMissing returns the error unless it says that there is no such index.
+func unlessMissing(err error) error {
+	if refused, ok := errors.AsType[mongo.CommandError](err); ok && refused.HasErrorCode(codeIndexNotFound) {
+		return nil
+	}
+	return err
 }
 
 // write adds a few documents and changes one that is there.

@@ -32,9 +32,38 @@ func Load(ctx context.Context, cfg Config, progress func(documents int64)) error
 	if cfg.Standin {
 		return nil
 	}
+	if err := cfg.loadStock(ctx); err != nil {
+		return err
+	}
 	open := bson.A{bson.D{{Key: "$match", Value: bson.D{{Key: "status", Value: "open"}}}}}
 	if err := cfg.Client.Database("shop").CreateView(ctx, "open_orders", "orders", open); err != nil {
 		return fmt.Errorf("create view: %w", err)
+	}
+	return nil
+}
+
+const (
+	// stock begins the names of small collections that are there when a load
+	// begins, for Config.DDL to rename, convert and drop; stocks is how many.
+	stock  = "stock_"
+	stocks = 6
+)
+
+// loadStock makes them, with indexes.
+func (c Config) loadStock(ctx context.Context) error {
+	random := c.random(stock, 0)
+	for i := range stocks {
+		coll := c.Client.Database("archive").Collection(fmt.Sprintf("%s%d", stock, i))
+		docs := make([]any, 10+c.Documents/50)
+		for j := range docs {
+			docs[j] = bson.D{{Key: "_id", Value: int32(j)}, {Key: "n", Value: random.IntN(1000)}, {Key: "word", Value: text(random, 20)}, {Key: "at", Value: date(random)}}
+		}
+		if _, err := coll.InsertMany(ctx, docs); err != nil {
+			return fmt.Errorf("load ns=archive.%s: %w", coll.Name(), err)
+		}
+		if _, err := coll.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "n", Value: 1}}}); err != nil {
+			return fmt.Errorf("load ns=archive.%s: %w", coll.Name(), err)
+		}
 	}
 	return nil
 }

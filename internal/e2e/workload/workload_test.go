@@ -31,7 +31,6 @@ func TestLoadAndLive(t *testing.T) {
 			t.Errorf("%d orders were loaded, want 800", n)
 		}
 		live := workload.NewLive(cfg)
-		live.AllowRenames()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- live.Run(ctx) }()

@@ -33,19 +33,10 @@ func (s Stats) Operations() int64 {
 type Live struct {
 	cfg                                                                Config
 	inserts, updates, deletes, bulks, transactions, aborted, ddl, lost atomic.Int64
-	renames, reloads                                                   atomic.Bool
 }
 
 // NewLive returns a workload that has not begun.
 func NewLive(cfg Config) *Live { return &Live{cfg: cfg} }
-
-// AllowRenames lets Config.DDL rename collections from now on. A full load
-// cannot cope with that while it runs, so it begins without.
-func (l *Live) AllowRenames() { l.renames.Store(true) }
-
-// AllowReloads lets Config.DDL rename collections across databases and convert
-// them to capped ones as well, from now on.
-func (l *Live) AllowReloads() { l.reloads.Store(true) }
 
 // Stats returns what has been written so far. It is safe for concurrent use.
 func (l *Live) Stats() Stats {

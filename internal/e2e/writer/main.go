@@ -38,7 +38,6 @@ type config struct {
 	rate      int
 	seed      uint64
 	ddl       bool
-	renames   time.Duration
 	duration  time.Duration
 }
 
@@ -50,8 +49,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	fs.IntVar(&cfg.documents, "documents", 200_000, "`number` of documents that the data set has")
 	fs.IntVar(&cfg.rate, "rate", 500, "operations per second; 0 is as fast as the server takes them")
 	fs.Uint64Var(&cfg.seed, "seed", 0, "decides what is written; 0 takes the clock")
-	fs.BoolVar(&cfg.ddl, "ddl", true, "create and drop collections and indexes as well")
-	fs.DurationVar(&cfg.renames, "renames-after", 2*time.Minute, "when to begin to rename collections as well, which a full load cannot cope with; 0 is never")
+	fs.BoolVar(&cfg.ddl, "ddl", true, "change definitions as well: collections, views, databases, indexes")
 	fs.DurationVar(&cfg.duration, "duration", 0, "how long to write; 0 is until a signal")
 	if err := fs.Parse(args); err != nil {
 		return config{}, err
@@ -95,7 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		ctx, cancel = context.WithTimeout(ctx, cfg.duration)
 		defer cancel()
 	}
-	return write(ctx, work, cfg.renames, stdout)
+	return write(ctx, work, stdout)
 }
 
 // load writes the data set if the source has none.
@@ -116,12 +114,8 @@ func load(ctx context.Context, client *mongo.Client, cfg workload.Config, stdout
 // reportInterval is how often write says how far it is.
 const reportInterval = 10 * time.Second
 
-func write(ctx context.Context, cfg workload.Config, renames time.Duration, stdout io.Writer) error {
+func write(ctx context.Context, cfg workload.Config, stdout io.Writer) error {
 	live := workload.NewLive(cfg)
-	if renames > 0 {
-		timer := time.AfterFunc(renames, live.AllowRenames)
-		defer timer.Stop()
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return live.Run(ctx) })
 	g.Go(func() error {
