@@ -47,7 +47,7 @@ test: try-engines ## vet, check formatting, run every test with the race detecto
 .PHONY: bench
 bench: try-engines ## measure the pipeline end to end, services against their ceilings, then the packages' hot paths
 	go run ./internal/e2e/bench
-	go test -run='^$$' -bench='^Benchmark(Capture|Load)$$|^BenchmarkApply$$' -benchtime=1x -count=3 -timeout=30m ./capture ./snapshot ./apply
+	go test -run='^$$' -bench='^Benchmark(Capture|Load)$$|^BenchmarkApply(Load)?$$' -benchtime=1x -count=3 -timeout=30m ./capture ./snapshot ./apply
 	go test -run='^$$' -bench='^Benchmark(Fold|Encode|Pack)$$' -benchtime=$(BENCHTIME) -benchmem ./capture ./snapshot ./apply
 	go test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem ./capture/oplog ./internal/...
 

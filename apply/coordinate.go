@@ -246,6 +246,18 @@ func (c *coordinator) loaded(ctx context.Context, g *groupRecord) (bool, error) 
 // buildAll builds the indexes of the run's collections, some collections at a
 // time.
 func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
+	told, stop := context.WithCancel(ctx)
+	var teller errgroup.Group
+	teller.Go(func() error { c.s.tellBuilds(told); return nil })
+	err := c.buildEach(ctx, m)
+	stop()
+	return errors.Join(err, teller.Wait())
+}
+
+func (c *coordinator) buildEach(ctx context.Context, m *state.Manifest) error {
+	count := &c.s.progress.builds
+	count.collections.Store(0)
+	count.built.Store(0)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.s.cfg.IndexBuilds)
 	for i := range m.Collections {
@@ -254,7 +266,14 @@ func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
 		if !ok || col.View {
 			continue
 		}
-		group.Go(func() error { return c.build(ctx, target, col.Indexes) })
+		count.collections.Add(1)
+		group.Go(func() error {
+			err := c.build(ctx, target, col.Indexes)
+			if err == nil {
+				count.built.Add(1)
+			}
+			return err
+		})
 	}
 	return group.Wait()
 }

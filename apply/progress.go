@@ -21,6 +21,7 @@ const quietBarrier = 3 * time.Second
 type progress struct {
 	events    atomic.Int64
 	documents atomic.Int64
+	builds    buildCount
 
 	mu         sync.Mutex
 	partitions map[topicPartition]offsetRecord
@@ -154,6 +155,9 @@ func (s *Service) reportOnce() {
 		}
 		status.Detail["events"] = s.progress.events.Load()
 		status.Detail["documents"] = s.progress.documents.Load()
+		if n := s.progress.builds.collections.Load(); n > 0 {
+			status.Detail["index_collections"], status.Detail["index_collections_built"] = n, s.progress.builds.built.Load()
+		}
 		status.Detail["partitions"] = sum.partitions
 		status.Detail["refreshes_pending"] = int64(wanted.documents)
 		status.Detail["reloads_pending"] = int64(wanted.collections)
