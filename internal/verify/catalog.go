@@ -277,7 +277,7 @@ func differingFields(a, b bson.Raw) ([]string, error) {
 	var names []string
 	for name, value := range left {
 		other, ok := right[name]
-		if !ok || value.Type != other.Type || !bytes.Equal(value.Value, other.Value) {
+		if !ok || !sameValue(name, value, other) {
 			names = append(names, name)
 		}
 	}
@@ -288,6 +288,49 @@ func differingFields(a, b bson.Raw) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// sameValue reports whether two values of a field of options or of an index are
+// the same. Servers with normalised wildcard projections (found on 4.9) store
+// the fields of one in any order, another one at every creation.
+func sameValue(name string, a, b bson.RawValue) bool {
+	if a.Type != b.Type || bytes.Equal(a.Value, b.Value) {
+		return a.Type == b.Type
+	}
+	if name != "wildcardProjection" {
+		return false
+	}
+	left, ok := a.DocumentOK()
+	right, okRight := b.DocumentOK()
+	return ok && okRight && sameProjection(left, right)
+}
+
+// sameProjection compares documents whatever the order of their fields, at every
+// level.
+func sameProjection(a, b bson.Raw) bool {
+	left, err := fieldsOf(a)
+	if err != nil {
+		return false
+	}
+	right, err := fieldsOf(b)
+	if err != nil || len(left) != len(right) {
+		return false
+	}
+	for name, value := range left {
+		other, ok := right[name]
+		if !ok || value.Type != other.Type {
+			return false
+		}
+		if inner, is := value.DocumentOK(); is {
+			held, _ := other.DocumentOK()
+			if !sameProjection(inner, held) {
+				return false
+			}
+		} else if !bytes.Equal(value.Value, other.Value) {
+			return false
+		}
+	}
+	return true
 }
 
 func fieldsOf(doc bson.Raw) (map[string]bson.RawValue, error) {
