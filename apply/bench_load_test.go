@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func loadSizes() []struct {
 // BenchmarkApplyLoad compares the load of a prepared snapshot topic, in batches
 // as snapshot packs them, with its ceiling in the same run: a bare consumer and
 // bare unordered raw insertMany, one for each partition, a command for each
-// record. Apply is measured between its twentieth and nineteen twentieths, so
+// record. Both are measured between their twentieth and nineteen twentieths, so
 // that the forming of the group is not in it. It needs the real engines.
 func BenchmarkApplyLoad(b *testing.B) {
 	for _, delivery := range []string{ExactlyOnceOn, ExactlyOnceOff} {
@@ -55,7 +56,7 @@ func benchLoad(b *testing.B, delivery string, size, count int) {
 		from := r.ends(b, r.topics.Snapshot)
 		r.fillLoad(b, c.ns, size, count)
 		to := r.ends(b, r.topics.Snapshot)
-		bare := float64(count) / r.bareLoad(b, from, to).Seconds()
+		bare := r.bareLoad(b, from, to, int64(count))
 		r.load(b, manifest)
 		loaded := r.timeLoad(b, int64(count))
 		ceiling, ours = ceiling+bare, ours+loaded
@@ -112,22 +113,38 @@ func (r *rig) timeLoad(b *testing.B, count int64) float64 {
 	return float64(last-first) / ended.Sub(began).Seconds()
 }
 
-// bareLoad is the ceiling of a load.
-func (r *rig) bareLoad(b *testing.B, from, to []int64) time.Duration {
+// bareLoad is the ceiling of a load, in documents a second.
+func (r *rig) bareLoad(b *testing.B, from, to []int64, count int64) float64 {
 	b.Helper()
 	target := r.dest.Client.Database("ceiling").Collection("orders", options.Collection().SetWriteConcern(writeconcern.Majority()))
-	began := time.Now()
+	var (
+		mu           sync.Mutex
+		done, first  int64
+		last         int64
+		began, ended time.Time
+	)
+	tell := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += int64(n)
+		if began.IsZero() && done >= count/20 {
+			began, first = time.Now(), done
+		}
+		if ended.IsZero() && done >= count*19/20 {
+			ended, last = time.Now(), done
+		}
+	}
 	g, ctx := errgroup.WithContext(b.Context())
 	for p := range from {
-		g.Go(func() error { return r.bareLoader(ctx, target, int32(p), from[p], to[p]) })
+		g.Go(func() error { return r.bareLoader(ctx, target, int32(p), from[p], to[p], tell) })
 	}
 	if err := g.Wait(); err != nil {
 		b.Fatal(err)
 	}
-	return time.Since(began)
+	return float64(last-first) / ended.Sub(began).Seconds()
 }
 
-func (r *rig) bareLoader(ctx context.Context, target *mongo.Collection, partition int32, from, to int64) error {
+func (r *rig) bareLoader(ctx context.Context, target *mongo.Collection, partition int32, from, to int64, tell func(documents int)) error {
 	client, err := kafka.NewClient(r.kafka, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		r.topics.Snapshot: {partition: kgo.NewOffset().At(from)},
 	}))
@@ -158,6 +175,7 @@ func (r *rig) bareLoader(ctx context.Context, target *mongo.Collection, partitio
 			if _, err := target.InsertMany(ctx, docs, opts); err != nil {
 				return err
 			}
+			tell(len(docs))
 		}
 	}
 	return nil
