@@ -25,6 +25,9 @@ type operation struct {
 	before func(s *scene)
 	// do is what the pipeline sees happen; nil means that the load is the case.
 	do func(s *scene)
+	// orderUnseen says that a change stream of a server that logs diffs (from 4.9)
+	// does not tell the order of fields that it leads to.
+	orderUnseen bool
 	// ordered are collections whose natural order matters.
 	ordered []string
 }

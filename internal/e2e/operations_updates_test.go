@@ -118,9 +118,14 @@ func pipelineOperations() []operation {
 			mongo.Pipeline{d("$replaceWith", d("_id", "$_id", "b", "$b", "a", "$a"))},
 			mongo.Pipeline{d("$replaceWith", d("$mergeObjects", bson.A{"$$ROOT", d("merged", true)}))},
 			mongo.Pipeline{d("$replaceWith", d("new", "$$ROOT"))}),
-		updates("pipeline_order", false, doc,
+		orderUnseen(updates("pipeline_order", false, doc,
 			mongo.Pipeline{d("$replaceWith", d("_id", "$_id", "big", "$big", "o", "$o", "b", "$b", "a", "$a"))},
 			mongo.Pipeline{d("$set", d("o", d("y", "$o.y", "x", "$o.x", "big", "$big")))},
-			mongo.Pipeline{d("$set", d("z", 1, "m", 2, "c", 3))}),
+			mongo.Pipeline{d("$set", d("z", 1, "m", 2, "c", 3))})),
 	}
+}
+
+func orderUnseen(o operation) operation {
+	o.orderUnseen = true
+	return o
 }
