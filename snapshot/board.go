@@ -14,7 +14,7 @@ import (
 // after a producer was obtained. It is safe for concurrent use.
 type board struct {
 	mu sync.Mutex
-	// runs holds manifests alone; chunks and sums are kept up record by
+	// runs holds manifests and groups alone; chunks and sums are kept up record by
 	// record, since a run may have very many chunks.
 	runs    *state.View
 	chunks  map[string]sums
@@ -49,6 +49,8 @@ func (b *board) apply(key string, value []byte) error {
 		err = b.runs.Apply(key, value)
 	case state.IsChunk(key):
 		err = b.applyChunk(key, value)
+	case state.IsGroup(key):
+		err = b.runs.Apply(key, value)
 	default:
 		return nil
 	}
@@ -118,6 +120,14 @@ func (b *board) totals() (t totals, ok bool) {
 		t.estimatedBytes += m.Collections[i].EstimatedBytes
 	}
 	return t, true
+}
+
+// loading returns the latest run and the groups that there are.
+func (b *board) loading() (state.Manifest, []state.GroupRegistration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m, _ := b.runs.LatestRun()
+	return m, b.runs.Groups()
 }
 
 // begun holds when there is a run.

@@ -51,6 +51,14 @@ type Config struct {
 	// leaves it to the connection string.
 	ReadPreference *readpref.ReadPref
 
+	// DiskBytes bounds what waits on the snapshot topic, encoded and before
+	// compression: reading is held back until Destinations have loaded, and what
+	// all of them have loaded is deleted. Zero bounds nothing and deletes
+	// nothing. CommitBytes for each worker may come on top.
+	DiskBytes int64
+	// Destinations are those that load the run, by name.
+	Destinations []string
+
 	// BatchBytes is the size of one record's documents; a larger document
 	// stands alone in its record.
 	BatchBytes int

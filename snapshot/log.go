@@ -28,8 +28,17 @@ func openLog(ctx context.Context, cfg kafka.Config, topic string) (*topicLog, er
 		return nil, err
 	}
 	defer client.Close()
-	admin := kadm.NewClient(client)
-	l := &topicLog{cfg: cfg, topic: topic}
+	l, err := listLog(ctx, kadm.NewClient(client), topic)
+	if err != nil {
+		return nil, err
+	}
+	l.cfg = cfg
+	return l, nil
+}
+
+// listLog is openLog for those who look at offsets alone.
+func listLog(ctx context.Context, admin *kadm.Client, topic string) (*topicLog, error) {
+	l := &topicLog{topic: topic}
 	starts, err := admin.ListStartOffsets(ctx, topic)
 	if err == nil {
 		l.starts, err = offsetsOf(starts, topic)

@@ -16,6 +16,8 @@ type mood struct {
 	mu sync.Mutex
 	// base is the state to go back to.
 	base string
+	// cause is why work is held back, empty while it is not.
+	cause string
 	// since is the first failure, zero while all is well.
 	since time.Time
 }
@@ -36,7 +38,7 @@ func (m *mood) well() {
 	defer m.mu.Unlock()
 	if !m.since.IsZero() {
 		m.since = time.Time{}
-		m.report.Set(m.base, "")
+		m.report.Set(m.base, m.cause)
 	}
 }
 
@@ -45,5 +47,21 @@ func (m *mood) running() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.base, m.since = state.StateRunning, time.Time{}
-	m.report.Set(m.base, "")
+	m.report.Set(m.base, m.cause)
+}
+
+// held says whether work waits for others, and for what.
+func (m *mood) held(now bool, cause string) {
+	if !now {
+		cause = ""
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cause == cause {
+		return
+	}
+	m.cause = cause
+	if m.since.IsZero() {
+		m.report.Set(m.base, cause)
+	}
 }

@@ -53,6 +53,7 @@ type Service struct {
 	// slots are the workers that may read at the same time.
 	slots *semaphore.Weighted
 	mood  mood
+	disk  *disk
 	// client and deployment are set by Run before anything else starts.
 	client     *mongo.Client
 	deployment mongodb.Deployment
@@ -74,7 +75,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg, log: cfg.Log, topics: route.TopicsOf(cfg.Pipeline), codec: codec, metrics: m, board: newBoard(),
-		slots: semaphore.NewWeighted(int64(cfg.Workers)), mood: mood{report: cfg.Report, base: state.StateStarting},
+		disk: newDisk(cfg.DiskBytes, int64(cfg.BatchBytes)), slots: semaphore.NewWeighted(int64(cfg.Workers)), mood: mood{report: cfg.Report, base: state.StateStarting},
 	}, nil
 }
 
@@ -119,6 +120,7 @@ func (s *Service) run(ctx context.Context) (err error) {
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.awaitEnd(ctx) })
 	g.Go(func() error { return s.showProgress(ctx) })
+	g.Go(func() error { return s.keepDisk(ctx) })
 	g.Go(func() error { return newMembership(s).run(ctx) })
 	return g.Wait()
 }

@@ -58,7 +58,7 @@ func (w *worker) run(ctx context.Context, tasks []task) error {
 		return nil
 	})
 	g.Go(func() error {
-		c := committer{worker: w, budget: budget, buffers: buffers, in: pieces}
+		c := committer{worker: w, budget: budget, buffers: buffers, in: pieces, stop: gctx.Done()}
 		return c.run(draining)
 	})
 	return g.Wait()
@@ -93,9 +93,12 @@ type committer struct {
 	budget  *semaphore.Weighted
 	buffers *freeList
 	in      <-chan piece
+	// stop is closed when nothing more is read.
+	stop <-chan struct{}
 	// progress is that of every chunk which the open transaction touches.
 	progress map[int32]state.ChunkProgress
 	bytes    int
+	records  int
 }
 
 // run commits until the channel is closed or ctx ends.
@@ -119,7 +122,11 @@ func (c *committer) run(ctx context.Context) error {
 // open while there is nothing to put into it.
 func (c *committer) transaction(ctx context.Context, first piece) error {
 	started := time.Now()
-	c.progress, c.bytes = map[int32]state.ChunkProgress{}, 0
+	c.progress, c.bytes, c.records = map[int32]state.ChunkProgress{}, 0, 0
+	// Held back here, where no transaction is open.
+	if err := c.s.disk.await(ctx, c.stop); err != nil {
+		return err
+	}
 	if err := c.producer.begin(); err != nil {
 		return err
 	}
@@ -128,7 +135,7 @@ func (c *committer) transaction(ctx context.Context, first piece) error {
 	if err := c.add(ctx, first); err != nil {
 		return err
 	}
-	for more := true; more && c.bytes < c.s.cfg.CommitBytes && len(c.progress) < maxProgressRecords; {
+	for more := true; more && c.bytes < c.s.commitBytes(c.partitions) && len(c.progress) < maxProgressRecords; {
 		select {
 		case p, ok := <-c.in:
 			if more = ok; !ok {
@@ -146,10 +153,20 @@ func (c *committer) transaction(ctx context.Context, first piece) error {
 	if err := c.commit(ctx); err != nil {
 		return err
 	}
+	c.s.disk.committed(int64(c.records), int64(c.bytes))
 	c.s.metrics.committed(c.bytes, time.Since(started))
 	c.s.mood.well()
 	c.commits++
 	return nil
+}
+
+// commitBytes is what one transaction carries: of a small disk only a part, as
+// every partition may have one under way.
+func (s *Service) commitBytes(partitions int32) int {
+	if s.disk == nil {
+		return s.cfg.CommitBytes
+	}
+	return min(s.cfg.CommitBytes, int(s.disk.limit/int64(4*partitions)))
 }
 
 // maxProgressRecords ends a transaction over very many tiny chunks.
@@ -168,6 +185,7 @@ func (c *committer) add(ctx context.Context, p piece) error {
 	if err != nil {
 		return fmt.Errorf("produce chunk %d: %w", p.progress.Chunk, err)
 	}
+	c.records += len(parts)
 	for i, part := range parts {
 		record := &kgo.Record{Topic: c.s.topics.Snapshot, Partition: p.progress.Chunk % c.partitions, Key: key, Value: part}
 		var acked func()

@@ -144,7 +144,7 @@ func topicSpec(cfg *config.Config) kafka.TopicSpec {
 	return kafka.TopicSpec{
 		Partitions: int32(cfg.Kafka.Partitions), SnapshotPartitions: int32(cfg.Kafka.SnapshotPartitions),
 		ReplicationFactor: int16(cfg.Kafka.ReplicationFactor), MinInsyncReplicas: cfg.Kafka.MinInsyncReplicas,
-		Retention: cfg.Kafka.Retention,
+		SnapshotDisk: int64(cfg.Kafka.SnapshotDisk), Retention: cfg.Kafka.Retention,
 	}
 }
 

@@ -44,6 +44,9 @@ type Kafka struct {
 	// Partitions is the change topic's count, fixed for its life.
 	Partitions         int `yaml:"partitions"`
 	SnapshotPartitions int `yaml:"snapshot_partitions"`
+	// SnapshotDisk bounds what of a full load waits in Kafka, before
+	// compression.
+	SnapshotDisk Bytes `yaml:"snapshot_disk"`
 	// Retention is how long changes stay readable.
 	Retention time.Duration `yaml:"retention"`
 	// MaxRetention is up to what capture stretches that while a destination is
@@ -206,7 +209,7 @@ func defaults() Config {
 	return Config{
 		Source: Source{Mode: ModeAuto, CatalogInterval: 30 * time.Second},
 		Kafka: Kafka{
-			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, Retention: 7 * 24 * time.Hour, MaxRetention: 30 * 24 * time.Hour,
+			ReplicationFactor: 3, MinInsyncReplicas: 2, Partitions: 8, SnapshotPartitions: 8, SnapshotDisk: 50 * gib, Retention: 7 * 24 * time.Hour, MaxRetention: 30 * 24 * time.Hour,
 		},
 		Capture:  Capture{CommitInterval: 100 * time.Millisecond, CommitEvents: 10_000, Queue: 64 * mib},
 		Snapshot: Snapshot{Batch: mib, Workers: 4, Chunk: 64 * mib, ChunkDocuments: 500_000},

@@ -99,6 +99,7 @@ func (k *Kafka) validate(r *report) {
 	}
 	between(r, "kafka.partitions", k.Partitions, 1, 10_000)
 	between(r, "kafka.snapshot_partitions", k.SnapshotPartitions, 1, 10_000)
+	size(r, "kafka.snapshot_disk", k.SnapshotDisk, 64*mib, 1<<20*gib)
 	lasts(r, "kafka.retention", k.Retention, time.Hour)
 	lasts(r, "kafka.max_retention", k.MaxRetention, 0)
 	k.validateSecurity(r)

@@ -24,11 +24,15 @@ const (
 	settingRetention    = "retention.ms"
 	settingMinInsync    = "min.insync.replicas"
 	settingMessageBytes = "max.message.bytes"
+	settingSegment      = "segment.bytes"
 
 	cleanupDelete  = "delete"
 	cleanupCompact = "compact"
 	logAppendTime  = "LogAppendTime"
 )
+
+// largestSegment is that of a snapshot topic, however much may wait on it.
+const largestSegment = 256 << 20
 
 // controlRetention is how long the operator's commands stay readable.
 const controlRetention = 7 * 24 * time.Hour
@@ -48,6 +52,10 @@ type TopicSpec struct {
 	SnapshotPartitions int32
 	ReplicationFactor  int16
 	MinInsyncReplicas  int
+	// SnapshotDisk is what may wait on the snapshot topic, in bytes: a new topic
+	// gets segments that are small beside it, since brokers delete whole
+	// segments. Zero leaves them as the broker has them.
+	SnapshotDisk int64
 	// Retention is how long changes stay readable: the replay window.
 	Retention time.Duration
 	// MaxMessageBytes is the largest record batch that new topics ask for;
@@ -65,6 +73,7 @@ type topic struct {
 	retention  time.Duration // unlimited: -1; zero: none set (compacted)
 	minInsync  int
 	maxBytes   int
+	segment    int64 // zero: the broker's own
 }
 
 // PrepareTopics is EnsureTopics with a client of its own, for callers that need
@@ -110,9 +119,13 @@ func ensure(ctx context.Context, cl *kgo.Client, want []topic) error {
 
 // wanted lists the topics with all their settings.
 func wanted(names route.Topics, spec TopicSpec) []topic {
+	snapshot := spec.topic(names.Snapshot, spec.SnapshotPartitions, cleanupDelete, unlimited)
+	if spec.SnapshotDisk > 0 {
+		snapshot.segment = min(max(spec.SnapshotDisk/int64(4*spec.SnapshotPartitions), int64(snapshot.maxBytes)+1<<20), largestSegment)
+	}
 	return []topic{
 		spec.topic(names.Changes, spec.Partitions, cleanupDelete, spec.Retention),
-		spec.topic(names.Snapshot, spec.SnapshotPartitions, cleanupDelete, unlimited),
+		snapshot,
 		spec.topic(names.Chunks, spec.SnapshotPartitions, cleanupDelete, unlimited),
 		spec.topic(names.State, 1, cleanupCompact, 0),
 		spec.topic(names.Control, 1, cleanupDelete, controlRetention),
@@ -138,6 +151,9 @@ func (t topic) settings() map[string]*string {
 		settingTimestamp:    new(logAppendTime),
 		settingMinInsync:    new(strconv.Itoa(t.minInsync)),
 		settingMessageBytes: new(strconv.Itoa(t.maxBytes)),
+	}
+	if t.segment != 0 {
+		set[settingSegment] = new(strconv.FormatInt(t.segment, 10))
 	}
 	if t.retention != 0 {
 		set[settingRetention] = new(t.retentionMillis())
@@ -181,6 +197,7 @@ func create(ctx context.Context, admin *kadm.Client, t topic) error {
 	err := createWith(ctx, admin, t, settings)
 	if errors.Is(err, kerr.InvalidConfig) || errors.Is(err, kerr.PolicyViolation) {
 		delete(settings, settingMessageBytes)
+		delete(settings, settingSegment)
 		if createWith(ctx, admin, t, settings) == nil {
 			return nil
 		}
