@@ -279,7 +279,11 @@ func (l *listCommand) next(coll string) {
 	if l.n == 0 {
 		dst, _ := rawbson.Begin(l.buf[:0])
 		dst = rawbson.AppendString(dst, l.name, coll)
-		dst = appendFlag(dst, "ordered", !l.unordered)
+		if l.unordered {
+			dst = append(rawbson.AppendHeader(dst, bson.TypeBoolean, "ordered"), 0)
+		} else {
+			dst = appendTrue(dst, "ordered")
+		}
 		if l.name != "delete" {
 			dst = appendTrue(dst, "bypassDocumentValidation")
 		}
@@ -331,13 +335,6 @@ func appendEqual(dst []byte, id bson.RawValue) []byte {
 
 func appendTrue(dst []byte, name string) []byte {
 	return append(rawbson.AppendHeader(dst, bson.TypeBoolean, name), 1)
-}
-
-func appendFlag(dst []byte, name string, set bool) []byte {
-	if set {
-		return appendTrue(dst, name)
-	}
-	return append(rawbson.AppendHeader(dst, bson.TypeBoolean, name), 0)
 }
 
 // findCommand asks for the documents with those _ids, or for their _ids alone

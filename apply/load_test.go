@@ -48,8 +48,8 @@ func loadConflicts(t *testing.T, delivery, conflicts string) {
 	})
 	coll := r.dest.Client.Database(c.ns.DB).Collection(c.ns.Coll)
 	want := append([]bson.Raw(nil), c.docs...)
-	others := []any{c.docs[4], document("11", "somebody else's"), document("more", "somebody else's")}
-	if _, err := coll.InsertMany(t.Context(), others); err != nil {
+	other, more := document("11", "somebody else's"), document("more", "somebody else's")
+	if _, err := coll.InsertMany(t.Context(), []any{c.docs[4], other, more}); err != nil {
 		t.Fatal(err)
 	}
 	r.load(t, m, c)
@@ -59,7 +59,7 @@ func loadConflicts(t *testing.T, delivery, conflicts string) {
 			t.Errorf("apply ended with %v", err)
 		}
 		held, err := coll.FindOne(t.Context(), byID("11")).Raw()
-		if err != nil || !bytes.Equal(held, others[1].(bson.Raw)) {
+		if err != nil || !bytes.Equal(held, other) {
 			t.Errorf("somebody else's document is %s now (%v)", held, err)
 		}
 		// The operator removes it, and apply goes on where it stopped.
@@ -69,10 +69,10 @@ func loadConflicts(t *testing.T, delivery, conflicts string) {
 		s = r.start(t, "b")
 	}
 	if conflicts == ConflictsKeep {
-		want[11] = others[1].(bson.Raw)
+		want[11] = other
 	}
 	r.await(t, r.watermark(t), s)
-	r.same(t, c.ns, append(want, others[2].(bson.Raw)))
+	r.same(t, c.ns, append(want, more))
 	s.stop(t)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/retry"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/topology"
 )
 
@@ -28,6 +29,14 @@ const (
 func Classify(err error) retry.Verdict {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, mongo.ErrClientDisconnected) {
 		return retry.Stop
+	}
+	// The driver hands what a DDL command's write concern says through as it
+	// is.
+	var bare driver.WriteCommandError
+	if errors.As(err, &bare) && bare.WriteConcernError != nil {
+		if verdict, known := classifyCode(int(bare.WriteConcernError.Code)); known {
+			return verdict
+		}
 	}
 	var coded interface{ ErrorCodes() []int }
 	if errors.As(err, &coded) {

@@ -12,6 +12,7 @@ import (
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/topology"
 )
 
@@ -41,6 +42,7 @@ func TestClassify(t *testing.T) {
 		"stepdown":                     {command(11602), retry.Connection},
 		"shutdown":                     {command(91), retry.Connection},
 		"write concern timeout":        {mongo.WriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64}}, retry.Connection},
+		"write concern of DDL":         {driver.WriteCommandError{WriteConcernError: &driver.WriteConcernError{Code: 11602}}, retry.Connection},
 		"write conflict":               {command(112, "TransientTransactionError"), retry.Now},
 		"transaction gone":             {command(251, "TransientTransactionError"), retry.Now},
 		"transient without known code": {command(0, "TransientTransactionError"), retry.Now},
