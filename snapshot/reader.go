@@ -11,6 +11,7 @@ import (
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/throttle"
 	"github.com/tributarydb/tributary/internal/wire"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"golang.org/x/sync/semaphore"
@@ -73,6 +74,8 @@ type reader struct {
 	out     chan<- piece
 	metrics *metrics
 	log     zerolog.Logger
+	// throttle limits the reads; nil limits nothing.
+	throttle *throttle.Limiter
 }
 
 // read reads what is left of a chunk. It blocks on the source and, when the
@@ -105,6 +108,9 @@ func (e *readError) Unwrap() error { return e.err }
 // how far it came.
 func (r *reader) pass(ctx context.Context, t *task, alive func()) error {
 	r.pack.reset()
+	if err := r.throttle.WaitQuery(ctx); err != nil {
+		return err
+	}
 	docs, err := r.open(ctx, &t.chunk, &t.progress)
 	if err != nil {
 		return r.settle(ctx, t, err)
@@ -163,6 +169,9 @@ func (r *reader) flush(ctx context.Context, t *task, docs documents) error {
 			return nil
 		}
 		return r.send(ctx, piece{progress: t.progress}, docs)
+	}
+	if err := r.throttle.Wait(ctx, int64(r.pack.count), int64(len(r.pack.buf))); err != nil {
+		return err
 	}
 	last, err := r.pack.lastID()
 	if err != nil {

@@ -48,7 +48,7 @@ func (w *worker) run(ctx context.Context, tasks []task) error {
 		r := reader{
 			open: w.source.open, gone: w.source.gone, retry: w.s.policy(), codec: w.s.codec,
 			pack: newPacker(w.batchBytes()), budget: budget, size: w.s.cfg.QueueBytes, buffers: buffers,
-			out: pieces, metrics: w.s.metrics, log: w.s.cfg.Log,
+			out: pieces, metrics: w.s.metrics, log: w.s.cfg.Log, throttle: w.s.cfg.Throttle,
 		}
 		for i := range tasks {
 			if err := r.read(gctx, &tasks[i]); err != nil {
