@@ -72,6 +72,8 @@ type Config struct {
 	// RulesDigest stands for Rules among the members of the group: one with
 	// another digest is refused. Empty is a digest like any other.
 	RulesDigest string
+	// Sync says what the group synchronises; zero means everything.
+	Sync Sync
 	// ExactlyOnce is one of ExactlyOnceAuto, ExactlyOnceOn and ExactlyOnceOff;
 	// empty means auto.
 	ExactlyOnce string
@@ -158,6 +160,9 @@ func (c *Config) Validate() error {
 
 // withDefaults fills in what was left open.
 func (c Config) withDefaults() Config {
+	if c.Sync == (Sync{}) {
+		c.Sync = Sync{Schema: true, Full: true, Incremental: true}
+	}
 	if c.ExactlyOnce == "" {
 		c.ExactlyOnce = ExactlyOnceAuto
 	}

@@ -27,7 +27,8 @@ type coordinator struct {
 	manifests chan state.Manifest
 }
 
-// run returns nil when the group follows changes, which it does for ever.
+// run returns nil when the group follows changes, which it does for ever, and
+// errDone at the end of a one-off copy.
 func (c *coordinator) run(ctx context.Context) error {
 	g, err := c.begin(ctx)
 	if err != nil {
@@ -35,8 +36,8 @@ func (c *coordinator) run(ctx context.Context) error {
 	}
 	c.s.phases.publish(g)
 	c.s.register(ctx, &g)
-	if g.Phase == state.PhaseChanges {
-		return nil
+	if err, ended := endOf(&g); ended {
+		return err
 	}
 	watch, cancel := context.WithCancel(ctx)
 	group, watch := errgroup.WithContext(watch)
@@ -46,6 +47,9 @@ func (c *coordinator) run(ctx context.Context) error {
 		return c.steps(watch, g)
 	})
 	err = group.Wait()
+	if now, _, _ := c.s.phases.current(); now.Phase == state.PhaseDone {
+		return errDone
+	}
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -76,6 +80,9 @@ func (c *coordinator) begin(ctx context.Context) (groupRecord, error) {
 				return groupRecord{}, ctx.Err()
 			}
 			continue
+		}
+		if err := s.late(ctx, &m); err != nil {
+			return groupRecord{}, err
 		}
 		err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error {
 			now, err := s.store.now(ctx)
@@ -109,7 +116,7 @@ func (s *Service) checkGroup(g *groupRecord, source string) error {
 	case source != "" && g.Source != source:
 		return fmt.Errorf("join group %s: it applies source deployment %s, and pipeline %s now has %s: hint: use another pipeline or destination name", g.ID.Group, g.Source, s.cfg.Pipeline, source)
 	case g.Rules != s.cfg.RulesDigest:
-		return fmt.Errorf("join group %s: it was begun with other rules for destination %s (selection or renames): hint: put the old rules back, or use another destination name", g.ID.Group, s.cfg.Destination)
+		return fmt.Errorf("join group %s: it was begun with other rules for destination %s (selection, renames, indexes or sync): hint: put the old rules back, or use another destination name", g.ID.Group, s.cfg.Destination)
 	case g.Source != "" && g.Source == s.deployment.ID:
 		return fmt.Errorf("join group %s: destination %s is the source deployment itself (%s): hint: give another connection string", g.ID.Group, s.cfg.Destination, g.Source)
 	}
@@ -147,7 +154,7 @@ func (c *coordinator) steps(ctx context.Context, g groupRecord) error {
 		if err != nil {
 			return err
 		}
-		if g.Phase == state.PhaseChanges {
+		if _, ended := endOf(&g); ended {
 			return nil
 		}
 		select {
@@ -176,18 +183,21 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 	}
 	*g = now
 	s.phases.publish(now)
-	if g.Phase == state.PhaseChanges || m.Run != g.Run {
+	if _, ended := endOf(g); ended || m.Run != g.Run {
 		return nil
 	}
 	if m.State == state.RunFailed {
 		return &stateError{fmt.Errorf("load run %s: snapshot gave it up: %s: hint: drop what was loaded in the destination, and begin under a new pipeline name", m.Run, m.Cause)}
+	}
+	if g.Phase == state.PhaseIndexes && !s.cfg.Sync.Incremental {
+		return c.claimed(ctx, g, func(ctx context.Context) error { return c.finish(ctx, g, m) }, field("phase", state.PhaseDone))
 	}
 	if g.Phase == state.PhaseIndexes {
 		return c.claimed(ctx, g, func(ctx context.Context) error { return c.buildAll(ctx, m) },
 			field("phase", state.PhaseChanges))
 	}
 	if !g.Prepared {
-		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, conflicts: s.cfg.Conflicts, hold: func(ctx context.Context) error {
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, plain: !s.cfg.Sync.Schema, conflicts: s.cfg.Conflicts, hold: func(ctx context.Context) error {
 			ok, err := s.store.claimGroup(ctx, g.Phase, leaseTime)
 			if err != nil || !ok {
 				return errors.Join(err, errClaimLost)
@@ -231,6 +241,9 @@ func (c *coordinator) claimed(ctx context.Context, g *groupRecord, work func(con
 // loaded reports whether every partition of the snapshot topic has met the
 // run's end.
 func (c *coordinator) loaded(ctx context.Context, g *groupRecord) (bool, error) {
+	if !c.s.cfg.Sync.Full {
+		return true, nil
+	}
 	offsets, err := c.s.store.offsets(ctx, c.s.topics.snapshot)
 	if err != nil {
 		return false, err
@@ -246,6 +259,9 @@ func (c *coordinator) loaded(ctx context.Context, g *groupRecord) (bool, error) 
 // buildAll builds the indexes of the run's collections, some collections at a
 // time.
 func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
+	if !c.s.cfg.Sync.Schema {
+		return nil
+	}
 	told, stop := context.WithCancel(ctx)
 	var teller errgroup.Group
 	teller.Go(func() error { c.s.tellBuilds(told); return nil })

@@ -50,11 +50,16 @@ func (e *enforcer) step(ctx context.Context, policy rules.IndexPolicy) error {
 	if !known || g.Phase != state.PhaseChanges {
 		return nil
 	}
-	list, err := e.s.store.deferredRecords(ctx)
-	if err != nil || len(list) == 0 {
+	if caughtUp, err := e.caughtUp(ctx, &g); err != nil || !caughtUp {
 		return err
 	}
-	if caughtUp, err := e.caughtUp(ctx, &g); err != nil || !caughtUp {
+	return e.all(ctx, policy)
+}
+
+// all completes every deferred index as far as the policy goes.
+func (e *enforcer) all(ctx context.Context, policy rules.IndexPolicy) error {
+	list, err := e.s.store.deferredRecords(ctx)
+	if err != nil {
 		return err
 	}
 	for i := range list {

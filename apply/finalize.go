@@ -180,6 +180,8 @@ func (f *finalizer) behind(ctx context.Context) (string, error) {
 		return "", err
 	case !ok:
 		return "", fmt.Errorf("finalize destination %s: pipeline %s has written nothing there: hint: check -destination and its uri", f.cfg.Destination, f.cfg.Pipeline)
+	case g.Phase == state.PhaseDone:
+		return "", nil
 	case g.Phase != state.PhaseChanges:
 		return "it is in phase " + g.Phase, nil
 	}

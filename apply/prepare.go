@@ -21,6 +21,9 @@ type preparer struct {
 	rules  rules.Destination
 	// conflicts says what documents that are there already mean.
 	conflicts string
+	// plain says that the schema is not this group's to bring: collections that
+	// are missing are made with what matters to documents alone.
+	plain bool
 	// hold makes sure of the step's claim; it is asked before each creation, so
 	// that a member which slept creates nothing that was dropped since.
 	hold func(context.Context) error
@@ -51,6 +54,9 @@ func (p *preparer) prepare(ctx context.Context, m *state.Manifest) error {
 			}
 		}
 	}
+	if p.plain {
+		return nil
+	}
 	for _, c := range orderViews(m.Collections) {
 		if err := p.create(ctx, m, c); err != nil {
 			return err
@@ -75,20 +81,23 @@ func (e *conflictError) Error() string {
 // source's.
 func (p *preparer) check(ctx context.Context, m *state.Manifest, c *state.Collection) error {
 	target, ok := p.rules.Target(c.Namespace())
-	if !ok {
+	if !ok || p.plain && c.View {
 		return nil
 	}
 	record, found, err := p.store.collection(ctx, c.Namespace())
 	if err != nil || found && record.Run == m.Run {
 		return err
 	}
-	opts, err := createOptions(c.Options)
+	opts, err := p.options(c)
 	if err != nil {
 		return fmt.Errorf("prepare target %s: %w", target, err)
 	}
 	listed, exists, err := lookup(ctx, p.client, target)
 	if err != nil || !exists {
 		return err
+	}
+	if p.plain {
+		return fits(ctx, p.client, target, listed, opts, p.conflicts)
 	}
 	if p.conflicts == ConflictsFail {
 		return untouched(ctx, p.client, target, listed, opts)
@@ -146,7 +155,7 @@ func (p *preparer) create(ctx context.Context, m *state.Manifest, c *state.Colle
 	if err != nil || found && record.Run == m.Run && record.Ready {
 		return err
 	}
-	opts, err := createOptions(c.Options)
+	opts, err := p.options(c)
 	if err != nil {
 		return fmt.Errorf("prepare target %s: %w", target, err)
 	}

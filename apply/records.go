@@ -49,6 +49,8 @@ type groupRecord struct {
 	Owner    string    `bson:"owner"`
 	Deadline time.Time `bson:"deadline"`
 	Created  time.Time `bson:"created"`
+	// Writes are those to the source during a one-off copy.
+	Writes *writesRecord `bson:"writes,omitempty"`
 }
 
 // partitionID names one partition of one group.

@@ -111,6 +111,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 			err = nil
 			s.cfg.Report.Set(state.StateFinished, "stopped")
+		case errors.Is(err, errDone):
+			err = nil
+			s.cfg.Report.Set(state.StateFinished, s.verdict())
 		case errors.Is(err, errHistoryLost):
 			s.cfg.Report.Set(state.StateHistoryLost, err.Error())
 		case err != nil:
@@ -251,6 +254,7 @@ func (s *Service) loadState(ctx context.Context) (view *state.View, err error) {
 func (s *Service) register(ctx context.Context, g *groupRecord) {
 	record, err := state.Record(s.stateTopic, state.KeyGroup(s.cfg.Destination, s.cfg.Group), state.GroupRegistration{
 		Destination: s.cfg.Destination, Group: s.cfg.Group, Phase: g.Phase, Run: g.Run, Updated: time.Now().UTC(),
+		WithoutFull: !s.cfg.Sync.Full, ChangeOffsets: g.ChangeOffsets,
 	})
 	if err != nil {
 		s.log.Warn().Err(err).Msg("group was not registered")

@@ -48,6 +48,9 @@ func (w *worker) run(ctx context.Context) error {
 	phase := state.PhaseChanges
 	if w.tp.topic == w.s.topics.snapshot {
 		phase = state.PhaseSnapshot
+		if !w.s.cfg.Sync.Full {
+			return w.rest(ctx) // its documents are for others
+		}
 	}
 	for {
 		g, ok := w.s.phases.wait(ctx, w.stop, func(g *groupRecord) bool {

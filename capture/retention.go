@@ -113,7 +113,17 @@ func (s *Service) behind(ctx context.Context, client *kgo.Client, view *state.Vi
 		return "", fmt.Errorf("list offsets of topic %s: %w", s.topics.Changes, err)
 	}
 	run, loaded := view.LatestRun()
+	if loaded && run.State == state.RunLoading && stands(offsets, run.ChangeOffsets) {
+		return "the full load", nil // whoever joins it begins there, and so does its own end
+	}
 	for _, g := range view.Groups() {
+		if g.Phase == state.PhaseDone {
+			continue // a one-off copy that has come to its end
+		}
+		starts := g.ChangeOffsets
+		if len(starts) == 0 && loaded {
+			starts = run.ChangeOffsets
+		}
 		name := route.ApplyGroup(s.cfg.Pipeline, g.Destination, g.Group)
 		committed, err := admin.FetchOffsets(ctx, name)
 		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
@@ -123,11 +133,19 @@ func (s *Service) behind(ctx context.Context, client *kgo.Client, view *state.Vi
 			if stands, ok := committed.Lookup(o.Topic, o.Partition); ok && stands.At >= 0 {
 				return stands.At < o.At
 			}
-			return loaded && int(o.Partition) < len(run.ChangeOffsets) && run.ChangeOffsets[o.Partition] < o.At
+			return int(o.Partition) < len(starts) && starts[o.Partition] < o.At
 		})
 		if late {
 			return name, nil
 		}
 	}
 	return "", nil
+}
+
+// stands reports whether the starting offsets of a reader are before those in
+// any partition.
+func stands(before kadm.ListedOffsets, starts []int64) bool {
+	return slices.ContainsFunc(before.Offsets().Sorted(), func(o kadm.Offset) bool {
+		return int(o.Partition) < len(starts) && starts[o.Partition] < o.At
+	})
 }

@@ -46,6 +46,11 @@ type Config struct {
 	Source   mongodb.Options
 	// Select says which namespaces belong to the pipeline; nil selects all.
 	Select *rules.Selection
+	// WithoutDocuments makes runs of the source's catalogue alone.
+	WithoutDocuments bool
+	// OneOff says that no destination follows changes: collections that are
+	// renamed meanwhile are not asked for again, as nobody would take them.
+	OneOff bool
 
 	// ReadPreference says which members the documents are read from; nil
 	// leaves it to the connection string.

@@ -87,6 +87,9 @@ func (d *disturbed) renamed(e *event.Event) error {
 			delete(d.touched, other) // it was replaced
 		}
 	}
+	if d.o.s.cfg.OneOff {
+		return nil
+	}
 	inside := event.CompareTimes(e.Position.Time, d.w) > 0 && event.CompareTimes(e.Position.Time, d.r) <= 0
 	if !d.o.s.cfg.Select.Match(to.DB, to.Coll) || !inside && former == nil {
 		return nil

@@ -62,7 +62,14 @@ func (s *Service) planRun(ctx context.Context, run string) (*plan, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return assemble(run, outlines), nil
+	p := assemble(run, outlines)
+	if s.cfg.WithoutDocuments {
+		p.chunks = nil
+		for i := range p.collections {
+			p.collections[i].Chunks = 0
+		}
+	}
+	return p, nil
 }
 
 // loadable refuses, by name and all at once, what cannot be loaded.
@@ -99,6 +106,9 @@ func (s *Service) outline(ctx context.Context, e *mongodb.CatalogEntry) (outline
 	}
 	for _, index := range e.Indexes {
 		o.collection.Indexes = append(o.collection.Indexes, index)
+	}
+	if s.cfg.WithoutDocuments {
+		return o, nil
 	}
 	coll := s.client.Database(e.NS.DB).Collection(e.NS.Coll)
 	documents, size, err := collectionSize(ctx, coll)

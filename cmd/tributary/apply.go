@@ -54,7 +54,7 @@ func applyPart(d config.Destination) part {
 		}
 		return apply.New(apply.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Destination: d.Name, Kafka: p.kafka, Topics: p.topics,
-			Target: p.target(d), Rules: rules, RulesDigest: digest, ExactlyOnce: d.ExactlyOnce, OnError: d.OnError, Conflicts: d.Conflicts, IndexBuilds: d.IndexBuilds,
+			Target: p.target(d), Rules: rules, RulesDigest: digest, Sync: syncOf(d), ExactlyOnce: d.ExactlyOnce, OnError: d.OnError, Conflicts: d.Conflicts, IndexBuilds: d.IndexBuilds,
 			BatchEvents: d.BatchDocuments, BatchBytes: int64(d.BatchBytes), QueueBytes: int64(d.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,
 		})

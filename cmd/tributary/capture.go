@@ -23,7 +23,7 @@ func capturePart() part {
 		if err != nil {
 			return nil, err
 		}
-		return capture.New(capture.Config{
+		service, err := capture.New(capture.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
 			MaxRetention: p.cfg.Kafka.StretchedRetention(),
 			Select:       selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
@@ -31,5 +31,9 @@ func capturePart() part {
 			CommitEvents: p.cfg.Capture.CommitEvents, QueueBytes: int64(p.cfg.Capture.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,
 		})
+		if err != nil || !p.cfg.OneOff() {
+			return service, err
+		}
+		return &untilLoaded{capture: service, process: p, log: env.log}, nil
 	}}
 }

@@ -223,6 +223,9 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 		err = nil // a stop that was asked for is no failure
 	}
 	end()
+	if err == nil {
+		err = p.tellOutcomes(parts, services)
+	}
 	if serving := background.Wait(); serving != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return serving // it is why the services were stopped
 	}

@@ -170,6 +170,9 @@ func (c *Config) RulesDigest(d Destination) (string, error) {
 		"include": sorted(d.Select.Include), "exclude": sorted(d.Select.Exclude),
 		"rename_databases": d.Rename.Databases,
 	}
+	if kinds := sorted(d.Sync); len(kinds) < 3 {
+		digested["sync"], digested["start"] = kinds, d.Start
+	}
 	if p := d.Indexes.policy(); p != (rules.IndexPolicy{}) {
 		digested["enforced_unique"], digested["enforced_ttl"] = p.Unique, p.TTL
 	}

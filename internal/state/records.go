@@ -110,9 +110,11 @@ type Manifest struct {
 	ChangeOffsets []int64 `json:"change_offsets"`
 	// SnapshotOffsets are the first offsets of the run in every partition of
 	// the snapshot topic.
-	SnapshotOffsets []int64      `json:"snapshot_offsets"`
-	Chunks          int32        `json:"chunks"`
-	Collections     []Collection `json:"collections"`
+	SnapshotOffsets []int64 `json:"snapshot_offsets"`
+	// WithoutDocuments says that no destination wanted any: there are no chunks.
+	WithoutDocuments bool         `json:"without_documents,omitempty"`
+	Chunks           int32        `json:"chunks"`
+	Collections      []Collection `json:"collections"`
 }
 
 // Collection is one collection or view of a run, as the source listed it.
@@ -180,6 +182,8 @@ const (
 	PhaseSnapshot = "snapshot"
 	PhaseIndexes  = "indexes"
 	PhaseChanges  = "changes"
+	// PhaseDone is the end of a one-off copy.
+	PhaseDone = "done"
 )
 
 // GroupRegistration tells the pipeline that a destination's group exists and
@@ -190,6 +194,12 @@ type GroupRegistration struct {
 	Phase       string    `json:"phase"`
 	Run         string    `json:"run,omitempty"`
 	Updated     time.Time `json:"updated"`
+	// WithoutFull says that the group loads no documents, and so nothing of the
+	// snapshot topic.
+	WithoutFull bool `json:"without_full,omitempty"`
+	// ChangeOffsets are where the group begins with the changes; empty in
+	// registrations of earlier versions, where they are the run's.
+	ChangeOffsets []int64 `json:"change_offsets,omitempty"`
 }
 
 // The states that every service reports.

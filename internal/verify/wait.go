@@ -84,7 +84,7 @@ func (s *standing) behind(ctx context.Context, through bson.Timestamp) (string, 
 	}
 	for _, group := range s.cfg.Groups {
 		switch phase := groups[group].Phase; phase {
-		case state.PhaseChanges:
+		case state.PhaseChanges, state.PhaseDone:
 		case "":
 			return fmt.Sprintf("group %s has not begun", group), nil
 		default:
@@ -96,6 +96,9 @@ func (s *standing) behind(ctx context.Context, through bson.Timestamp) (string, 
 		return "", err
 	}
 	for _, group := range s.cfg.Groups {
+		if groups[group].Phase == state.PhaseDone {
+			continue // a one-off copy is compared as it is
+		}
 		known := 0
 		for _, o := range offsets {
 			if o.ID.Group != group {
