@@ -198,8 +198,9 @@ func (x *executor) reloadEnd(ctx context.Context) (string, error) {
 }
 
 // await writes down that the destination does not have a collection until its
-// reload, drops what stands in its place, and asks for the reload. History needs
-// no asking: whoever made the load has asked for all that such events touched.
+// reload, drops what stands in its place, and asks for the reload. It asks over
+// history too: a run asks for what was renamed before the end of its own reads,
+// and the reloads that it waits for let history go on for longer than that.
 func (x *executor) await(ctx context.Context, ns, target event.Namespace, reason string) error {
 	if err := x.sole(ctx, target, ns); err != nil {
 		return err
@@ -208,10 +209,8 @@ func (x *executor) await(ctx context.Context, ns, target event.Namespace, reason
 		return err
 	}
 	store := x.storeOf(ns)
-	if !x.lenient {
-		if err := store.askReload(ctx, store.reloadRequest(ns, x.event.UUID, x.event.Position, reason)); err != nil {
-			return err
-		}
+	if err := store.askReload(ctx, store.reloadRequest(ns, x.event.UUID, x.event.Position, reason)); err != nil {
+		return err
 	}
 	record := collectionRecord{ID: store.collectionID(ns), Target: target.String(), SourceUUID: x.event.UUID.String(), Awaiting: true}
 	if err := store.putCollection(ctx, record); err != nil {

@@ -26,8 +26,7 @@ func (x *executor) rename(ctx context.Context) (string, error) {
 	case !fromSelected:
 		return x.arrive(ctx, from, to, toTarget, "a rename brought it into the selection")
 	case x.lenient:
-		// What was loaded of it may be split between the two names. Whoever
-		// made the load asks for its reload.
+		// What was loaded of it may be split between the two names.
 		if _, err := x.dropOne(ctx, from, fromTarget); err != nil {
 			return "", err
 		}
