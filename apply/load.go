@@ -86,9 +86,6 @@ func (w *worker) loadBatch(ctx context.Context, run string, records []*kgo.Recor
 	if len(l.order) == 0 {
 		return next, taken, w.committer.move(ctx, w.held, next)
 	}
-	if err := w.s.cfg.LoadThrottle.Wait(ctx, l.documents, bytes); err != nil {
-		return next, 0, err
-	}
 	if err := l.commit(ctx, next, taken > 1); err != nil {
 		return next, 0, err
 	}
@@ -97,6 +94,7 @@ func (w *worker) loadBatch(ctx context.Context, run string, records []*kgo.Recor
 	w.s.metrics.batches.Inc()
 	w.s.metrics.batchTime.Observe(time.Since(started).Seconds())
 	w.s.progress.documents.Add(l.documents)
+	w.pace(ctx, w.s.cfg.LoadThrottle, l.documents, bytes)
 	return next, taken, nil
 }
 

@@ -393,6 +393,7 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 	w.s.metrics.batches.Inc()
 	w.s.metrics.batchTime.Observe(time.Since(started).Seconds())
 	w.advance(next)
+	w.pace(ctx, w.s.cfg.ChangesThrottle, int64(len(changes)), sizeOf(changes))
 	return nil
 }
 

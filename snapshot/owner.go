@@ -148,6 +148,7 @@ func (o *owner) work(ctx context.Context, p *producer, m *state.Manifest, view *
 	if err != nil {
 		return &sourceError{err}
 	}
+	src.throttle = o.s.cfg.Throttle
 	o.log.Info().Str(logfield.Run, m.Run).Msgf("%d chunks to read", len(tasks))
 	w := worker{s: o.s, producer: p, source: src, partitions: partitions}
 	err = w.run(ctx, tasks)

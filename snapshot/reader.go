@@ -108,9 +108,6 @@ func (e *readError) Unwrap() error { return e.err }
 // how far it came.
 func (r *reader) pass(ctx context.Context, t *task, alive func()) error {
 	r.pack.reset()
-	if err := r.throttle.WaitQuery(ctx); err != nil {
-		return err
-	}
 	docs, err := r.open(ctx, &t.chunk, &t.progress)
 	if err != nil {
 		return r.settle(ctx, t, err)
@@ -170,12 +167,12 @@ func (r *reader) flush(ctx context.Context, t *task, docs documents) error {
 		}
 		return r.send(ctx, piece{progress: t.progress}, docs)
 	}
-	if err := r.throttle.Wait(ctx, int64(r.pack.count), int64(len(r.pack.buf))); err != nil {
-		return err
-	}
 	last, err := r.pack.lastID()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if err := r.due(ctx, docs); err != nil {
+		return err
 	}
 	batch := wire.Batch{
 		Kind: wire.BatchDocuments, Run: t.chunk.Run, Chunk: t.chunk.Chunk, Sequence: t.progress.Sequence,

@@ -12,6 +12,7 @@ import (
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/tributarydb/tributary/internal/state"
+	"github.com/tributarydb/tributary/internal/throttle"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -58,6 +59,8 @@ type source struct {
 	// preference says which members are read; nil leaves it to the connection
 	// string. Whichever it is waits until it has come to after.
 	preference *readpref.ReadPref
+	// throttle limits queries; nil limits nothing.
+	throttle *throttle.Limiter
 }
 
 // newSource prepares reads at or after w, and at or after what is majority
@@ -94,7 +97,7 @@ func (s *source) open(ctx context.Context, c *state.Chunk, progress *state.Chunk
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next, digest: progress.Digest}
+	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next, digest: progress.Digest, throttle: s.throttle}
 	if err := p.begin(ctx, c); err != nil {
 		p.Close()
 		return nil, err
@@ -169,8 +172,9 @@ func findOptions(c *state.Chunk, after bson.Raw) *options.FindOptionsBuilder {
 
 // pass is the real documents.
 type pass struct {
-	coll    *mongo.Collection
-	session *mongo.Session
+	coll     *mongo.Collection
+	session  *mongo.Session
+	throttle *throttle.Limiter
 	// cursor is nil where nothing can come.
 	cursor *mongo.Cursor
 	// tail says that the document whose _id is MaxKey is still to be asked
@@ -226,7 +230,10 @@ func (p *pass) has(ctx context.Context, id bson.Raw) (bool, error) {
 }
 
 func (p *pass) find(ctx context.Context, filter bson.D, opts *options.FindOptionsBuilder) error {
-	var err error
+	err := p.throttle.WaitQuery(ctx)
+	if err != nil {
+		return err
+	}
 	p.cursor, err = p.coll.Find(mongo.NewSessionContext(ctx, p.session), filter, opts)
 	if err != nil {
 		return fmt.Errorf("open cursor ns=%s.%s: %w", p.coll.Database().Name(), p.coll.Name(), err)
@@ -253,9 +260,26 @@ func (p *pass) Next(ctx context.Context) (bson.Raw, error) {
 	return nil, nil
 }
 
+// more moves the cursor on, which asks the server when a batch is used up.
+func (p *pass) more(ctx context.Context) (bool, error) {
+	if p.cursor.RemainingBatchLength() == 0 && p.cursor.ID() != 0 {
+		if err := p.throttle.WaitQuery(ctx); err != nil {
+			return false, err
+		}
+	}
+	return p.cursor.Next(ctx), nil
+}
+
 // advance returns the cursor's next document that is wanted, or nil at its end.
 func (p *pass) advance(ctx context.Context) (bson.Raw, error) {
-	for p.cursor.Next(ctx) {
+	for {
+		more, err := p.more(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			break
+		}
 		if p.tail && idType(p.cursor.Current) == bson.TypeMaxKey {
 			p.tail = false // this server's min() goes on to the very end
 		}

@@ -41,6 +41,7 @@ func commands() []command {
 		{"dead retry", "-config FILE -destination NAME (-letter NUMBER | -all)", "ask the source for their documents again", runDeadRetry},
 		{"dead discard", "-config FILE -destination NAME (-letter NUMBER | -all)", "mark them as known", runDeadDiscard},
 		{"refresh", "-config FILE -namespace DB.COLLECTION (-id JSON… | -all)", "publish documents or a whole collection anew, beside the running stream", runRefresh},
+		{"throttle", "-config FILE [-source | -destination NAME (-load | -changes)] [-queries N] [-documents N] [-bytes SIZE] [-reset]", "show or replace limits while services run", runThrottle},
 		{"config check", "-config FILE [-connect]", "check a configuration, and with -connect all that it names", runConfigCheck},
 		{"config example", "", "print a commented configuration to start from", runConfigExample},
 		{"version", "", "print the version", runVersion},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tributarydb/tributary/apply"
 	"github.com/tributarydb/tributary/internal/config"
+	"github.com/tributarydb/tributary/internal/state"
 )
 
 // runApply is `tributary apply`.
@@ -56,6 +57,7 @@ func applyPart(d config.Destination) part {
 			Pipeline: p.cfg.Name, Instance: env.instance, Destination: d.Name, Kafka: p.kafka, Topics: p.topics,
 			Target: p.target(d), Rules: rules, RulesDigest: digest, Sync: syncOf(d), ExactlyOnce: d.ExactlyOnce, OnError: d.OnError, Conflicts: d.Conflicts, IndexBuilds: d.IndexBuilds,
 			BatchEvents: d.BatchDocuments, BatchBytes: int64(d.BatchBytes), QueueBytes: int64(d.Queue), Retry: p.retry(),
+			LoadThrottle: p.limits.limiters[state.ThrottleLoad(d.Name)], ChangesThrottle: p.limits.limiters[state.ThrottleChanges(d.Name)],
 			Log: env.log, Registerer: env.registerer, Report: env.report,
 		})
 	}}

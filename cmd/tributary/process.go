@@ -40,6 +40,7 @@ type process struct {
 	kafka    kafka.Config
 	topics   kafka.TopicSpec
 	registry *prometheus.Registry
+	limits   *throttles
 }
 
 // newProcess reads the configuration and makes what derives from it. Nothing is
@@ -72,6 +73,7 @@ func newProcess(a *app, f serviceFlags) (*process, error) {
 		return nil, err
 	}
 	p.topics = topicSpec(cfg)
+	p.limits = newThrottles(cfg, p.log)
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return p, nil
 }
@@ -205,6 +207,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 	for _, r := range reporters {
 		background.Go(func() error { return r.Run(after) })
 	}
+	background.Go(func() error { return p.limits.follow(after, p.kafka, route.TopicsOf(p.cfg.Name).State, p.retry()) })
 	background.Go(func() error {
 		err := server.Run(after)
 		fail(err) // without it nobody sees what happens: stop

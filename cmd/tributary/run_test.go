@@ -69,6 +69,7 @@ func TestRunStatusVerify(t *testing.T) {
 		}
 		checkStatus(t, path)
 		checkRefresh(t, path)
+		checkThrottle(t, path, run)
 		if code := run.end(t); code != 0 {
 			t.Errorf("run: exit code %d\n%s", code, run.stderr)
 		}
@@ -76,6 +77,9 @@ func TestRunStatusVerify(t *testing.T) {
 		insert(30, 40)
 		again := start(t, nil, "run", "-config", path, "-instance", "here")
 		awaitApplied(t, again)
+		testenv.Eventually(t, 2*time.Minute, func() error {
+			return contains(again.stderr.String(), "limits of changes/copy are now: 90000 operations/s")
+		})
 		if code, stdout, stderr := call(t, "verify", "-config", path, "-json"); code != 1 || !strings.Contains(stdout, `"verdict": "different"`) {
 			t.Errorf("verify after a restart: exit code %d\n%s%s", code, stdout, stderr)
 		}

@@ -34,6 +34,13 @@ type pipelineStatus struct {
 	// Waiting counts, by destination, the records that Kafka holds and the
 	// group has not reported as consumed.
 	Waiting map[string]int64 `json:"waiting_records"`
+	// Limits are by name: source, load/NAME, changes/NAME.
+	Limits map[string]limitStatus `json:"limits"`
+	// Requests are whole documents and collections that capture was asked for
+	// and has not published yet; Refused are the newest that it cannot.
+	Requests []requestStatus `json:"pending_requests,omitempty"`
+	Refused  []state.Answer  `json:"refused_requests,omitempty"`
+	names    []string
 }
 
 type serviceStatus struct {
@@ -108,7 +115,10 @@ func readStatus(ctx context.Context, cfg *config.Config) (*pipelineStatus, error
 	if view == nil {
 		return nil, fmt.Errorf("show status: pipeline %s has never run: topic %s does not exist: hint: start it with `tributary run`", cfg.Name, topics.State)
 	}
-	status := &pipelineStatus{Pipeline: cfg.Name, Services: []serviceStatus{}}
+	status := &pipelineStatus{
+		Pipeline: cfg.Name, Services: []serviceStatus{}, Limits: limitsInForce(cfg, view), names: throttleNames(cfg),
+		Requests: pendingRequests(view), Refused: view.Answers(),
+	}
 	if id, ok := view.Identity(); ok {
 		status.Source = &id
 	}
@@ -128,8 +138,12 @@ func readStatus(ctx context.Context, cfg *config.Config) (*pipelineStatus, error
 
 // silent reports whether a service should have said something since.
 func silent(s state.Status, now time.Time) bool {
-	ended := s.State == state.StateFinished || s.State == state.StateFailed || s.State == state.StateHistoryLost
-	return !ended && now.Sub(s.Updated) > silentAfter
+	return !hasEnded(s) && now.Sub(s.Updated) > silentAfter
+}
+
+// hasEnded reports whether a service has said its last word.
+func hasEnded(s state.Status) bool {
+	return s.State == state.StateFinished || s.State == state.StateFailed || s.State == state.StateHistoryLost
 }
 
 // waiting counts, by destination, the records between the offsets that its
@@ -193,6 +207,8 @@ func (s *pipelineStatus) text(now time.Time) string {
 	if len(s.Services) == 0 {
 		b.WriteString("no service has reported yet\n")
 	}
+	s.writeRequests(&b, now)
+	s.writeLimits(&b)
 	for _, v := range s.Services {
 		if v.Cause != "" {
 			fmt.Fprintf(&b, "%s %s: %s%s\n", v.Service, v.Instance, v.retrying(), v.Cause)

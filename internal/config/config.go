@@ -33,6 +33,8 @@ type Source struct {
 	// CatalogInterval is how often collections and indexes are compared, where
 	// the change stream does not report them.
 	CatalogInterval time.Duration `yaml:"catalog_interval"`
+	// Throttle limits the reads of full loads.
+	Throttle ReadThrottle `yaml:"throttle"`
 }
 
 // Kafka says how to reach the brokers and what the topics look like.
@@ -135,6 +137,8 @@ type Destination struct {
 	BatchDocuments int   `yaml:"batch_documents"`
 	BatchBytes     Bytes `yaml:"batch_bytes"`
 	Queue          Bytes `yaml:"queue"`
+	// Throttle limits the writes.
+	Throttle WriteThrottle `yaml:"throttle"`
 }
 
 // Indexes says of unique and TTL indexes whether the destination has them from

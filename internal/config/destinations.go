@@ -69,6 +69,7 @@ func (d *Destination) validate(r *report, path string) {
 	validateURI(r, path+".uri", d.URI)
 	d.validateSync(r, path)
 	d.Select.validate(r, path+".select")
+	d.Throttle.validate(r, path+".throttle")
 	_, err := rules.CompileRename(d.Rename.Databases)
 	for _, fault := range split(err) {
 		if rename, ok := errors.AsType[*rules.RenameError](fault); ok {

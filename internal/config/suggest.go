@@ -27,14 +27,12 @@ func hintFor(path, key string, fields map[string]reflect.Value) string {
 func notBuilt(path, key string) bool {
 	keys := []string{"schema_registry", "merge"}
 	switch {
-	case path == "source":
-		keys = []string{"throttle"}
 	case path == "snapshot":
 		keys = []string{"throttle", "max_waiting", "retain_runs"}
 	case strings.HasPrefix(path, "destinations[") && strings.HasSuffix(path, ".rename"):
 		keys = []string{"collections", "patterns", "letter_case"}
 	case strings.HasPrefix(path, "destinations["):
-		keys = []string{"filter", "transform", "throttle", "groups", "merge"}
+		keys = []string{"filter", "transform", "groups", "merge"}
 	case path == "kafka":
 		keys = []string{"schema_registry"}
 	}

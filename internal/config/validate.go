@@ -22,6 +22,7 @@ func (c *Config) validate(r *report) {
 	validateURI(r, "source.uri", c.Source.URI)
 	oneOf(r, "source.mode", c.Source.Mode, ModeAuto, ModeOplog, ModeChangeStream)
 	lasts(r, "source.catalog_interval", c.Source.CatalogInterval, time.Second)
+	c.Source.Throttle.validate(r, "source.throttle")
 	c.Kafka.validate(r)
 	c.Select.validate(r, "select")
 	c.validateTuning(r)

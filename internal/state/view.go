@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // View is what the state topic says at one moment. It is not safe for
@@ -20,6 +21,8 @@ type View struct {
 	requests map[string]PendingRequest
 	answers  map[string]Answer
 	control  int64
+	// throttles are by key.
+	throttles map[string]Throttle
 }
 
 // NewView returns the view of an empty topic.
@@ -32,6 +35,8 @@ func NewView() *View {
 		catalog:  map[string]CatalogItem{},
 		requests: map[string]PendingRequest{},
 		answers:  map[string]Answer{},
+
+		throttles: map[string]Throttle{},
 	}
 }
 
@@ -55,6 +60,8 @@ func (v *View) Apply(key string, value []byte) error {
 		err = applyTo(v.catalog, key, value)
 	case IsStatus(key):
 		err = applyTo(v.statuses, key, value)
+	case strings.HasPrefix(key, prefixThrottle):
+		err = applyTo(v.throttles, key, value)
 	default:
 		err = v.applyRequests(key, value)
 	}

@@ -96,21 +96,30 @@ func (l *Limiter) Limits() Limits {
 // than a second's budget is due after as many seconds as it needs. The error is
 // ctx's; then nothing was taken.
 func (l *Limiter) Wait(ctx context.Context, docs, size int64) error {
-	return l.wait(ctx, [units]float64{documents: float64(docs), bytes: float64(size)})
+	return l.wait(ctx, nil, [units]float64{documents: float64(docs), bytes: float64(size)})
+}
+
+// WaitOr is Wait for work that is done already: it ends without an error when
+// ctx ends or stop is closed, whichever comes first.
+func (l *Limiter) WaitOr(ctx context.Context, stop <-chan struct{}, docs, size int64) {
+	// The error says no more than that nothing was taken.
+	_ = l.wait(ctx, stop, [units]float64{documents: float64(docs), bytes: float64(size)})
 }
 
 // WaitQuery blocks until one query is due. The error is ctx's; then nothing was
 // taken.
 func (l *Limiter) WaitQuery(ctx context.Context) error {
-	return l.wait(ctx, [units]float64{queries: 1})
+	return l.wait(ctx, nil, [units]float64{queries: 1})
 }
 
-func (l *Limiter) wait(ctx context.Context, want [units]float64) error {
+func (l *Limiter) wait(ctx context.Context, stop <-chan struct{}, want [units]float64) error {
 	if l == nil || l.free.Load() {
 		return ctx.Err()
 	}
 	select {
 	case l.turn <- struct{}{}:
+	case <-stop:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -127,6 +136,9 @@ func (l *Limiter) wait(ctx context.Context, want [units]float64) error {
 		case <-timer.C:
 		case <-changed:
 			timer.Stop()
+		case <-stop:
+			timer.Stop()
+			return nil
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
