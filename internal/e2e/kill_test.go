@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const (
 	// testTimeout bounds one pair of engines.
-	testTimeout = 90 * time.Second
+	testTimeout = 3 * time.Minute
 	// rounds is how often every service is killed, on the real broker and on
 	// the stand-in.
 	rounds, standinRounds = 2, 1
