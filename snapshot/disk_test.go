@@ -24,7 +24,7 @@ import (
 func TestLoadLargerThanItsDisk(t *testing.T) {
 	testenv.EachKafka(t, func(t *testing.T, b testenv.Broker) {
 		r := newRig(t, testenv.Pair{MongoDB: testenv.MongoDB{MongoEngine: testenv.Embedded}, Broker: b, Pipeline: testenv.NewPipeline(t)})
-		const total, limit = 1500, 128 << 10
+		const total, limit = 900, 128 << 10
 		for i := range 6 {
 			fill(t, r.source, event.Namespace{DB: "shop", Coll: fmt.Sprintf("c%d", i)}, objectIDs(total/6), 400)
 		}
@@ -35,7 +35,7 @@ func TestLoadLargerThanItsDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		var g errgroup.Group
 		g.Go(func() error { return s.Run(ctx) })
@@ -95,7 +95,7 @@ func (r *rig) loadAs(t *testing.T, destination string) (documents int) {
 	if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	from := map[int32]int64{}
 	for p, offset := range m.SnapshotOffsets {
