@@ -17,6 +17,13 @@ import (
 // only saves readers the wait for the transaction timeout.
 const abortTimeout = 3 * time.Second
 
+const (
+	// sweepKey is the key of records that are always aborted.
+	sweepKey = "sweep"
+	// sweepTimeout bounds one sweep, which the next life tries again.
+	sweepTimeout = time.Minute
+)
+
 // producer is the transactional producer of one life. It is used from one
 // goroutine; only fail is called from the client's. After the first error it is
 // of no further use: the position in the state topic says what was committed.
@@ -70,11 +77,39 @@ func newProducer(ctx context.Context, cfg *Config, topics route.Topics) (*produc
 	if p.partitions, err = partitionsOf(ctx, client, topics.Changes); err == nil {
 		err = limits.Learn(ctx, client, topics.Changes, topics.State)
 	}
+	if err == nil {
+		err = p.sweep(ctx)
+	}
 	if err != nil {
 		client.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// sweep aborts a transaction of one record in every partition that a life writes
+// to. Obtaining the producer id ends what an older instance left open wherever
+// the broker knows of it. In a partition that never got the mark of its end (a
+// hanging transaction, KIP-664: a broker died while it wrote the marks) readers
+// of committed records would wait for ever, or see its records come back with
+// the next commit of this producer id. The mark of this abort closes it there.
+func (p *producer) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	if err := p.client.BeginTransaction(); err != nil {
+		return p.describe("begin transaction", err)
+	}
+	records := []*kgo.Record{{Topic: p.topics.State, Key: []byte(sweepKey)}}
+	for partition := range p.partitions {
+		records = append(records, &kgo.Record{Topic: p.topics.Changes, Partition: partition, Key: []byte(sweepKey)})
+	}
+	if err := p.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return p.describe("produce", err)
+	}
+	if err := p.client.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return p.describe("abort transaction", err)
+	}
+	return nil
 }
 
 func partitionsOf(ctx context.Context, client *kgo.Client, topic string) (int32, error) {

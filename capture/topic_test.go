@@ -111,11 +111,13 @@ func (r *running) stop() {
 	}
 }
 
-// until waits for the committed position to reach a cluster time.
+// until waits for the committed position to reach a cluster time. A broker that
+// comes back has to load its coordinators and to abort what was open, which it
+// looks for every 10 s only.
 func until(t testing.TB, cfg Config, ts bson.Timestamp) {
 	t.Helper()
-	testenv.Eventually(t, 30*time.Second, func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	testenv.Eventually(t, 2*time.Minute, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		view, err := state.Load(ctx, cfg.Kafka, route.TopicsOf(cfg.Pipeline).State)
 		if err != nil {
@@ -298,6 +300,38 @@ func logOf(t testing.TB, cfg Config, partition int32) string {
 			}
 		})
 	}
+	return b.String()
+}
+
+// producersOf describes who has transactions open where, for a failure.
+func producersOf(t testing.TB, cfg Config) string {
+	t.Helper()
+	client, err := kafka.NewClient(cfg.Kafka)
+	if err != nil {
+		return err.Error()
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	topics := route.TopicsOf(cfg.Pipeline)
+	admin := kadm.NewClient(client)
+	var b strings.Builder
+	transactions, err := admin.DescribeTransactions(ctx, route.CaptureTransactionalID(cfg.Pipeline))
+	fmt.Fprintf(&b, "transactions %+v %v\n", transactions, err)
+	var set kadm.TopicsSet
+	set.Add(topics.State, 0)
+	for p := range int32(testPartitions) {
+		set.Add(topics.Changes, p)
+	}
+	producers, err := admin.DescribeProducers(ctx, set)
+	for _, p := range producers.SortedProducers() {
+		fmt.Fprintf(&b, "%+v\n", p)
+	}
+	fmt.Fprintf(&b, "producers %v\n", err)
+	stable, err := admin.ListCommittedOffsets(ctx, topics.State, topics.Changes)
+	fmt.Fprintf(&b, "committed %+v %v\n", stable, err)
+	ends, err := admin.ListEndOffsets(ctx, topics.State, topics.Changes)
+	fmt.Fprintf(&b, "ends %+v %v\n", ends, err)
 	return b.String()
 }
 
