@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
@@ -60,6 +61,8 @@ type query struct {
 	next bson.Raw
 	// documents and bytes are about how many are returned at most.
 	documents, bytes int
+	// exact asks for the state at after itself, where the source can tell it.
+	exact bool
 }
 
 // reading is what a read saw. The caller owns the bytes.
@@ -69,6 +72,9 @@ type reading struct {
 	images []image
 	// through is the source's operation time after the read.
 	through bson.Timestamp
+	// exact says that the images are the state at the query's after, which
+	// through then is.
+	exact bool
 	// last says that nothing follows.
 	last bool
 }
@@ -87,6 +93,8 @@ type mongoImages struct {
 	client *mongo.Client
 	// standin is a server that has neither sessions nor majorities.
 	standin bool
+	// presentOnly says that the server refuses to read at a time of the past.
+	presentOnly atomic.Bool
 }
 
 // newMongoImages asks the deployment what it is.
@@ -171,13 +179,18 @@ func (s *mongoImages) collection(ns event.Namespace) *mongo.Collection {
 }
 
 func (s *mongoImages) read(ctx context.Context, q *query) (*reading, error) {
+	if q.exact && q.ids != nil && !s.standin && !s.presentOnly.Load() {
+		if r, err := s.readPast(ctx, q); r != nil || err != nil {
+			return r, err
+		}
+	}
 	r := &reading{}
 	through, err := s.inSession(ctx, q.after, func(ctx context.Context) error {
 		coll := s.collection(q.at.NS)
 		if q.ids == nil {
 			return readRange(ctx, coll, q, r)
 		}
-		return readDocuments(ctx, coll, q, r)
+		return readDocuments(ctx, findPresent(coll), q, r)
 	})
 	r.through = through
 	if err != nil {
@@ -188,14 +201,14 @@ func (s *mongoImages) read(ctx context.Context, q *query) (*reading, error) {
 
 // readDocuments reads those that are asked for, together where $in compares
 // them as they are, else one by one.
-func readDocuments(ctx context.Context, coll *mongo.Collection, q *query, r *reading) error {
+func readDocuments(ctx context.Context, find finder, q *query, r *reading) error {
 	together, alone, err := splitIDs(q)
 	if err != nil {
 		return err
 	}
 	size := 0
 	if len(together) > 0 {
-		found, full, err := readTogether(ctx, coll, q, together, r)
+		found, full, err := readTogether(ctx, find, q, together, r)
 		if err != nil {
 			return err
 		}
@@ -212,10 +225,7 @@ func readDocuments(ctx context.Context, coll *mongo.Collection, q *query, r *rea
 			return fmt.Errorf("read _id: %w", err)
 		}
 		filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$eq", Value: e.RawValue()}}}}
-		document, err := coll.FindOne(ctx, filter).Raw()
-		if errors.Is(err, mongo.ErrNoDocuments) {
-			document, err = nil, nil
-		}
+		document, err := find.one(ctx, filter)
 		if err != nil {
 			return fmt.Errorf("read document ns=%s: %w", q.at.NS, err)
 		}
@@ -262,7 +272,7 @@ func likeOperator(document []byte) bool {
 
 // readTogether reads documents by one $in. Full says that more did not fit;
 // then what was not found may be there.
-func readTogether(ctx context.Context, coll *mongo.Collection, q *query, wanted map[string]bson.Raw, r *reading) (size int, full bool, err error) {
+func readTogether(ctx context.Context, find finder, q *query, wanted map[string]bson.Raw, r *reading) (size int, full bool, err error) {
 	values := make(bson.A, 0, len(wanted))
 	for _, id := range wanted {
 		e, _, err := rawbson.Lookup(id, "_id")
@@ -271,7 +281,7 @@ func readTogether(ctx context.Context, coll *mongo.Collection, q *query, wanted 
 		}
 		values = append(values, e.RawValue())
 	}
-	cursor, err := coll.Find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: values}}}})
+	cursor, err := find(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: values}}}})
 	if err != nil {
 		return 0, false, fmt.Errorf("read documents ns=%s: %w", q.at.NS, err)
 	}

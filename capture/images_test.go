@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"slices"
+	"sort"
 	"sync"
 	"testing"
 
@@ -24,6 +25,10 @@ type scriptImages struct {
 	between func()
 	// natural says that the _id index is of no use.
 	natural bool
+	// past says that the state of any time can be told; told counts how often
+	// it was.
+	past bool
+	told int
 
 	mu      sync.Mutex
 	decoder oplog.Decoder
@@ -102,6 +107,9 @@ func (s *scriptImages) read(_ context.Context, q *query) (*reading, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
+	if q.exact && s.past {
+		return s.readPast(q)
+	}
 	r := &reading{}
 	for _, id := range q.ids {
 		key, err := keyOfID(id)
@@ -117,6 +125,38 @@ func (s *scriptImages) read(_ context.Context, q *query) (*reading, error) {
 		}
 	}
 	r.through = s.now(func(*model) {})
+	return r, nil
+}
+
+// readPast reads what the entries up to a time made.
+func (s *scriptImages) readPast(q *query) (*reading, error) {
+	s.script.mu.Lock()
+	entries := s.script.entries[:sort.Search(len(s.script.entries), func(i int) bool {
+		return event.CompareTimes(s.script.times[i], q.after) > 0
+	})]
+	s.script.mu.Unlock()
+	then, decoder := newModel(s.t), s.decoder
+	for _, entry := range entries {
+		events, err := decoder.Decode(entry, nil)
+		if err != nil {
+			return nil, err
+		}
+		for i := range events {
+			then.apply(&events[i])
+		}
+	}
+	r := &reading{exact: true, through: q.after}
+	for _, id := range q.ids {
+		key, err := keyOfID(id)
+		if err != nil {
+			return nil, err
+		}
+		r.images = append(r.images, image{id: id, document: then.coll(q.at.NS).docs[key]})
+		s.between()
+	}
+	s.mu.Lock()
+	s.told++
+	s.mu.Unlock()
 	return r, nil
 }
 

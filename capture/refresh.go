@@ -34,8 +34,9 @@ const (
 // at P or later, and is completed at the first place at or behind the read's
 // operation time R: there it publishes the images of the documents that no
 // event came for since P. The others are read again. A document that is never
-// left alone is published by a round that holds the stream at P until it has
-// been looked at through R, as the state as of R.
+// left alone is published by a round that holds the stream at P: as the state at
+// P, where the source can still tell it, else, once the stream has been looked
+// at through R, as the state as of R.
 type refresher struct {
 	*requests
 	publisher *publisher
@@ -271,7 +272,7 @@ func (f *refresher) documents(q *request) *round {
 			add(other)
 		}
 	}
-	r.job.query = &query{at: q.at, ids: ids, documents: limit, bytes: imageBytes}
+	r.job.query = &query{at: q.at, ids: ids, documents: limit, bytes: imageBytes, exact: r.hold}
 	return r
 }
 
@@ -387,7 +388,7 @@ func (f *refresher) documentsRead(ctx context.Context, r *round) error {
 		}
 		settled[key] = !changed || r.hold
 		if settled[key] {
-			events = append(events, f.image(at, img, asOf(changed, r.result.through)))
+			events = append(events, f.image(at, img, asOf(changed && !r.result.reading.exact, r.result.through)))
 		}
 	}
 	if err := f.publish(ctx, r, events); err != nil {

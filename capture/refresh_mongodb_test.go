@@ -139,6 +139,59 @@ func TestImagesOfASource(t *testing.T) {
 	}
 }
 
+// TestReadPast asks for what a document was before it was changed: a server that
+// can tell says so, another one gives what it is.
+func TestReadPast(t *testing.T) {
+	source := testenv.RequireMongoD(t).NewSource(t)
+	coll := source.Client.Database("shop").Collection("orders")
+	if _, err := coll.InsertOne(t.Context(), bson.D{{Key: "_id", Value: 1}, {Key: "n", Value: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := mongodb.MajorityTime(t.Context(), source.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := newMongoImages(t.Context(), source.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, _, err := images.locate(t.Context(), before, event.Namespace{DB: "shop", Coll: "orders"}, event.UUID{})
+	if err != nil || at == nil {
+		t.Fatalf("located %v: %v", at, err)
+	}
+	q := &query{after: before, at: at, ids: idDocuments(t, 1, "missing"), documents: 10, bytes: imageBytes, exact: true}
+	n := func(r *reading) (n int32) {
+		for _, img := range r.images {
+			if img.document != nil {
+				n = img.document.Lookup("n").Int32()
+			}
+		}
+		return n
+	}
+	if _, err := coll.UpdateOne(t.Context(), bson.D{{Key: "_id", Value: 1}}, bson.D{{Key: "$set", Value: bson.D{{Key: "n", Value: 2}}}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := images.read(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the past can be told: %t", r.exact)
+	want := int32(2)
+	if r.exact {
+		want = 1
+	}
+	if got := n(r); got != want || len(r.images) != 2 || r.exact != (r.through == before) {
+		t.Errorf("n is %d of %d images, want %d of 2 (exact %t, through %v after %v)", got, len(r.images), want, r.exact, r.through, before)
+	}
+	// Of a collection that is gone nothing can be told.
+	if err := coll.Drop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := images.read(t.Context(), q); err != nil || n(r) != 0 || r.exact {
+		t.Errorf("of a dropped collection: %+v, %v", r, err)
+	}
+}
+
 // exchange exchanges the names of two collections.
 func exchange(t testing.TB, client *mongo.Client) {
 	t.Helper()

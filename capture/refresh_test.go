@@ -177,24 +177,50 @@ func scripted(t *testing.T, broker testenv.Broker, seeded *rand.Rand, change fun
 // captures that are killed: each image is the state at its place.
 func TestImagesAreExact(t *testing.T) {
 	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
-		exact(t, broker, false, false)
+		exact(t, broker, func(*hammer, *scriptImages) {})
 	})
 }
 
 // TestImagesAreExactBesideDDL drops the collections and exchanges their names
 // meanwhile.
 func TestImagesAreExactBesideDDL(t *testing.T) {
-	for name, natural := range map[string]bool{"ranges": false, "natural order": true} {
-		t.Run(name, func(t *testing.T) { exact(t, testenv.StandIn(t), true, natural) })
+	for name, change := range map[string]func(*scriptImages){
+		"ranges":        func(*scriptImages) {},
+		"natural order": func(i *scriptImages) { i.natural = true },
+		"past":          func(i *scriptImages) { i.past = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			exact(t, testenv.StandIn(t), func(h *hammer, i *scriptImages) {
+				h.ddl = true
+				change(i)
+			})
+		})
 	}
 }
 
-func exact(t *testing.T, broker testenv.Broker, ddl, natural bool) {
-	cfg, _, images := scripted(t, broker, newRand(t), func(h *hammer, i *scriptImages) { h.ddl, i.natural = ddl, natural })
+// TestImagesOfThePast: where the source can tell the state at a time, documents
+// that are never left alone need no image of a later one.
+func TestImagesOfThePast(t *testing.T) {
+	told := 0
+	for range 5 { // until some were never left alone
+		seen, images := exact(t, testenv.StandIn(t), func(_ *hammer, i *scriptImages) { i.past = true })
+		if seen.later > 0 {
+			t.Fatalf("%d images of a later state, want none", seen.later)
+		}
+		if told += images.told; told > 0 {
+			return
+		}
+	}
+	t.Error("the past was never read")
+}
+
+func exact(t *testing.T, broker testenv.Broker, change func(*hammer, *scriptImages)) (exactness, *scriptImages) {
+	cfg, _, images := scripted(t, broker, newRand(t), change)
 	replica, seen := checkImages(t, committed(t, cfg))
 	images.now(func(m *model) { equalModels(t, replica, m, cfg.Select.Match) })
 	t.Logf("%+v", seen)
 	if seen.images == 0 {
 		t.Error("no image was published")
 	}
+	return seen, images
 }

@@ -97,7 +97,7 @@ func reloadRound(q *request) *round {
 			limit = heldDocuments
 		}
 		ids := q.Reload.Left[:min(limit, len(q.Reload.Left))]
-		r.job.query = &query{at: q.at, ids: ids, documents: limit, bytes: imageBytes}
+		r.job.query = &query{at: q.at, ids: ids, documents: limit, bytes: imageBytes, exact: r.hold}
 	default:
 		r.job.query = &query{at: q.at, next: q.Reload.Next, documents: imageDocuments, bytes: imageBytes}
 	}

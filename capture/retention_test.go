@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -39,9 +40,13 @@ func TestRetentionIsStretched(t *testing.T) {
 			if err := s.stretchRetention(t.Context(), time.Now().Add(after)); err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
-			if got, err := kafka.Retention(t.Context(), client, topics.Changes); err != nil || got != want {
-				t.Errorf("%s: retention %s, %v, want %s", what, got, err, want)
-			}
+			// A broker takes a changed setting over a moment after it has agreed.
+			testenv.Eventually(t, time.Minute, func() error {
+				if got, err := kafka.Retention(t.Context(), client, topics.Changes); err != nil || got != want {
+					return fmt.Errorf("%s: retention %s, %w, want %s", what, got, err, want)
+				}
+				return nil
+			})
 		}
 		look("no group", 50*time.Minute, time.Hour)
 		record, err := state.Record(topics.State, state.KeyGroup("eu", ""), state.GroupRegistration{Destination: "eu"})

@@ -2,6 +2,7 @@ package mongodb_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	driverevent "go.mongodb.org/mongo-driver/v2/event"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
@@ -180,6 +183,28 @@ func TestProbeTransactions(t *testing.T) {
 			t.Errorf("%d documents of the probe stayed: %v", n, err)
 		}
 	})
+}
+
+// TestProbeTransactionsStopped: a probe that is cut short says nothing about the
+// server, whatever the driver makes of it.
+func TestProbeTransactionsStopped(t *testing.T) {
+	server := testenv.RequireMongoD(t).NewDestination(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	client, err := mongo.Connect(options.Client().ApplyURI(server.URI).SetMonitor(&driverevent.CommandMonitor{
+		Started: func(_ context.Context, e *driverevent.CommandStartedEvent) {
+			if e.CommandName == "insert" {
+				cancel()
+			}
+		},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }()
+	if works, reason, err := mongodb.ProbeTransactions(ctx, client); works || reason != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("works=%t reason=%q: %v", works, reason, err)
+	}
 }
 
 func TestProbeBoundedFind(t *testing.T) {

@@ -71,7 +71,7 @@ func rollBack(ctx context.Context, client *mongo.Client, coll *mongo.Collection,
 	if write == nil {
 		return nil, nil
 	}
-	if Classify(write) == retry.Stop && !hasCode(write, codeUnauthorized) {
+	if Classify(write) == retry.Stop && !hasCode(write, codeUnauthorized) && ctx.Err() == nil && !errors.Is(write, context.Canceled) {
 		return write, nil
 	}
 	return nil, fmt.Errorf("probe transactions: %w", Explain(write, "readWrite on database tributary"))
