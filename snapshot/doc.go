@@ -29,9 +29,9 @@
 //  3. Owners read chunks and commit batches with progress. After a crash the
 //     next owner goes on behind the last committed document.
 //  4. When every chunk is done the coordinator notes R and follows the change
-//     topic until a watermark has passed it. A rename of a collection of the
-//     run between W and R could have split it between two names: it fails the
-//     run. Otherwise the run's end goes to every partition of the snapshot
+//     topic until a watermark has passed it. A rename between W and R could
+//     have split a collection between two names: a reload of it is asked for,
+//     and awaited. Then the run's end goes to every partition of the snapshot
 //     topic in the same transaction as the completed manifest.
 //
 // A collection that is dropped meanwhile just ends: the drop is in the stream.

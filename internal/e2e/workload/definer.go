@@ -178,8 +178,11 @@ func (d *definer) createIndex(ctx context.Context, coll *mongo.Collection, field
 	return nil
 }
 
-// codeIndexNotFound is the server's.
-const codeIndexNotFound = 27
+// Codes of the server.
+const (
+	codeIndexNotFound        = 27
+	codeIndexOptionsConflict = 85
+)
 
 func (d *definer) dropIndex(ctx context.Context, coll *mongo.Collection, field string) error {
 	if err := unlessMissing(coll.Indexes().DropOne(ctx, field+"_1")); err != nil {

@@ -16,15 +16,22 @@ func (l *Live) interrupted(err error) bool {
 		return false
 	}
 	const (
-		namespaceNotFound = 26
-		namespaceExists   = 48
-		noSuchTransaction = 251
-		duplicateKey      = 11000
-		outIsCapped       = 17152 // the target of $out was converted meanwhile
+		namespaceNotFound     = 26
+		indexNotFound         = 27
+		namespaceExists       = 48
+		indexOptionsConflict  = 85 // an index that was said to have failed is there
+		indexKeySpecsConflict = 86
+		onView                = 166 // CommandNotSupportedOnView
+		noSuchTransaction     = 251
+		duplicateKey          = 11000
+		outIsCapped           = 17152 // the target of $out was converted meanwhile
 	)
 	var coded interface{ HasErrorCode(code int) bool }
 	if errors.As(err, &coded) {
-		for _, code := range []int{namespaceNotFound, namespaceExists, noSuchTransaction, duplicateKey, outIsCapped} {
+		for _, code := range []int{
+			namespaceNotFound, indexNotFound, namespaceExists, indexOptionsConflict, indexKeySpecsConflict, onView,
+			noSuchTransaction, duplicateKey, outIsCapped,
+		} {
 			if coded.HasErrorCode(code) {
 				return true
 			}

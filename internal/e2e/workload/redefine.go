@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -134,7 +135,11 @@ func (d *definer) createRestrictive(ctx context.Context, coll *mongo.Collection)
 			return err // a capped collection takes none
 		}
 	}
-	if _, err := coll.Indexes().CreateOne(ctx, index); err != nil {
+	_, err := coll.Indexes().CreateOne(ctx, index)
+	if refused, ok := errors.AsType[mongo.CommandError](err); ok && refused.HasErrorCode(codeIndexOptionsConflict) {
+		return nil // it has been modified since it was made
+	}
+	if err != nil {
 		return fmt.Errorf("create index of %s: %w", coll.Name(), err)
 	}
 	return nil
