@@ -20,7 +20,35 @@ func createOptions(listed bson.Raw) (bson.Raw, error) {
 	if len(listed) == 0 {
 		return emptyDocument(), nil
 	}
-	body, err := rawbson.Body(listed)
+	return filterOptions(listed, func(name string) (bool, error) {
+		switch name {
+		case "timeseries":
+			return false, errors.New("it is a time-series collection, which this version does not write: hint: exclude it")
+		case "uuid", "temp", "autoIndexId", "flags", "create":
+			// uuid is the server's own; temp is for internal use; the others
+			// are of storage engines and versions that are gone.
+			return false, nil
+		}
+		return true, nil
+	})
+}
+
+// plainOptions are the options that matter to documents: which of them may be
+// there, in which order, and which _ids are equal.
+func plainOptions(opts bson.Raw) (bson.Raw, error) {
+	return filterOptions(opts, func(name string) (bool, error) {
+		switch name {
+		case "capped", "size", "max", "collation", "clusteredIndex":
+			return true, nil
+		}
+		return false, nil
+	})
+}
+
+// filterOptions returns the options that keep says to, with their bytes and in
+// their order.
+func filterOptions(opts bson.Raw, keep func(name string) (bool, error)) (bson.Raw, error) {
+	body, err := rawbson.Body(opts)
 	if err != nil {
 		return nil, fmt.Errorf("read collection options: %w", err)
 	}
@@ -31,15 +59,13 @@ func createOptions(listed bson.Raw) (bson.Raw, error) {
 			return nil, fmt.Errorf("read collection options: %w", err)
 		}
 		body = rest
-		switch string(e.Name) {
-		case "timeseries":
-			return nil, errors.New("it is a time-series collection, which this version does not write: hint: exclude it")
-		case "uuid", "temp", "autoIndexId", "flags", "create":
-			// uuid is the server's own; temp is for internal use; the others
-			// are of storage engines and versions that are gone.
-			continue
+		kept, err := keep(string(e.Name))
+		if err != nil {
+			return nil, err
 		}
-		dst = append(dst, e.Raw...)
+		if kept {
+			dst = append(dst, e.Raw...)
+		}
 	}
 	return rawbson.End(dst, at), nil
 }

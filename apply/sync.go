@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/tributarydb/tributary/internal/event"
-	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -98,31 +97,10 @@ func (p *preparer) options(c *state.Collection) (bson.Raw, error) {
 	return plainOptions(opts)
 }
 
-// plainOptions are the options that matter to documents: which of them may be
-// there, in which order, and which _ids are equal.
-func plainOptions(opts bson.Raw) (bson.Raw, error) {
-	body, err := rawbson.Body(opts)
-	if err != nil {
-		return nil, fmt.Errorf("read collection options: %w", err)
-	}
-	dst, at := rawbson.Begin(nil)
-	for len(body) > 0 {
-		e, rest, err := rawbson.Next(body)
-		if err != nil {
-			return nil, fmt.Errorf("read collection options: %w", err)
-		}
-		body = rest
-		switch string(e.Name) {
-		case "capped", "size", "max", "collation", "clusteredIndex":
-			dst = append(dst, e.Raw...)
-		}
-	}
-	return rawbson.End(dst, at), nil
-}
-
 // fits returns a *conflictError unless a collection that the operator has made
 // can take the source's documents: it is alike in what matters to them, and
-// empty where documents that are there mean a conflict. Its indexes and other options are the operator's.
+// empty where documents that are there mean a conflict. Its indexes and other
+// options are the operator's.
 func fits(ctx context.Context, client *mongo.Client, target event.Namespace, listed listedCollection, opts bson.Raw, conflicts string) error {
 	if listed.View {
 		return &conflictError{target, "it is a view"}

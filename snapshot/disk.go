@@ -291,19 +291,21 @@ func (s *Service) slowest(ctx context.Context, admin *kadm.Client, log *topicLog
 			behind[r.name] += log.ends[p] - at
 		}
 	}
-	names := []string{"a destination"}
-	if len(behind) > 0 {
-		names = nil
-		var most int64
-		for _, n := range behind {
-			most = max(most, n)
-		}
-		for name, n := range behind {
-			if n == most {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
+	return stands, mostBehind(behind), nil
+}
+
+// mostBehind names the destinations that have the most records to load.
+func mostBehind(behind map[string]int64) string {
+	if len(behind) == 0 {
+		return "a destination"
 	}
-	return stands, strings.Join(names, ", "), nil
+	most := slices.Max(slices.Collect(maps.Values(behind)))
+	var names []string
+	for name, n := range behind {
+		if n == most {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
