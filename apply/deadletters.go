@@ -193,7 +193,7 @@ func readLetter(r *kgo.Record, codec *wire.Codec, s *store, entries map[string]r
 // is always right, which applying the letters again is not: the document has
 // moved on. A running apply sends the requests within half a minute.
 func RetryDead(ctx context.Context, cfg DeadConfig, letters []int64) (int, error) {
-	return cfg.mark(ctx, letters, func(e *requestRecord) bool { return true },
+	return cfg.mark(ctx, letters, func(*requestRecord) bool { return true },
 		field("state", requestWanted), field("sent", int64(0)), field("discarded", false))
 }
 

@@ -122,7 +122,7 @@ func (fx *effects) admit(c *change) (ok bool, err error) {
 	case event.CompareTimes(c.Position.Time, d.through) <= 0:
 		c.look, c.missing, c.misfit, c.later = true, event.Lenient, event.Lenient, true
 	}
-	if !c.AsOf.IsZero() && !(state.reloading && (state.capped || fx.w.settling+len(fx.fixed) >= maxWanted)) {
+	if !c.AsOf.IsZero() && (!state.reloading || (!state.capped && fx.w.settling+len(fx.fixed) < maxWanted)) {
 		entry := fx.w.store.documentRequest(*c, kept, requestSettling, "its image is later than its place")
 		entry.Through, entry.Partition = c.AsOf, fx.w.partition
 		if watched {

@@ -202,7 +202,8 @@ func (g generator) operators(paths []heldPath) bson.D {
 			u = append(u, bson.E{Key: op, Value: bson.D{}})
 			i = len(u) - 1
 		}
-		u[i].Value = append(u[i].Value.(bson.D), bson.E{Key: path, Value: value})
+		fields, _ := u[i].Value.(bson.D)
+		u[i].Value = append(fields, bson.E{Key: path, Value: value})
 	}
 	return u
 }

@@ -263,7 +263,7 @@ func (m *members) rollBack() {
 		if errors.Is(err, mongo.ErrNoDocuments) {
 			return nil
 		}
-		return fmt.Errorf("not rolled back yet: %v", err)
+		return fmt.Errorf("not rolled back yet (read: %w)", err)
 	})
 	t.Logf("%d writes were rolled back", taken)
 }

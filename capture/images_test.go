@@ -120,7 +120,7 @@ func (s *scriptImages) read(_ context.Context, q *query) (*reading, error) {
 		s.between()
 	}
 	if q.ids == nil {
-		if err := s.readRange(q, r, min(q.documents, 7), false); err != nil {
+		if err := s.readRange(q, r, min(q.documents, 7), func(m *model) *modelColl { return m.coll(q.at.NS) }); err != nil {
 			return nil, err
 		}
 	}
@@ -160,8 +160,9 @@ func (s *scriptImages) readPast(q *query) (*reading, error) {
 	return r, nil
 }
 
-// readRange reads in the order of the _ids' normal form.
-func (s *scriptImages) readRange(q *query, r *reading, limit int, byUUID bool) error {
+// readRange reads the collection that of names now, in the order of the _ids'
+// normal form. A cursor stays with its collection, a query by name does not.
+func (s *scriptImages) readRange(q *query, r *reading, limit int, of func(*model) *modelColl) error {
 	after := ""
 	if q.next != nil {
 		var err error
@@ -172,10 +173,7 @@ func (s *scriptImages) readRange(q *query, r *reading, limit int, byUUID bool) e
 	for len(r.images) < limit {
 		var document bson.Raw
 		s.now(func(m *model) {
-			c := m.coll(q.at.NS)
-			if byUUID { // a cursor stays with its collection
-				c = m.byUUID(q.at.UUID)
-			}
+			c := of(m)
 			var keys []string
 			for key := range c.docs {
 				if key > after {
@@ -217,7 +215,7 @@ func (n *scriptScan) next(context.Context, int) (*reading, error) {
 		return nil, err
 	}
 	r := &reading{}
-	if err := n.images.readRange(&n.query, r, 5, true); err != nil {
+	if err := n.images.readRange(&n.query, r, 5, func(m *model) *modelColl { return m.byUUID(n.query.at.UUID) }); err != nil {
 		return nil, err
 	}
 	if len(r.images) > 0 {

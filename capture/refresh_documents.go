@@ -59,7 +59,11 @@ func (f *refresher) documentsRead(ctx context.Context, r *round) error {
 		}
 		settled[key] = !changed || r.hold
 		if settled[key] {
-			events = append(events, f.image(at, img, asOf(changed && !r.result.reading.exact, r.result.through)))
+			var asOf bson.Timestamp
+			if changed && !r.result.reading.exact {
+				asOf = r.result.through
+			}
+			events = append(events, f.image(at, img, asOf))
 		}
 	}
 	if err := f.publish(ctx, r, events); err != nil {
@@ -113,14 +117,6 @@ func (q *request) unsettled(ids [][]byte, settled map[string]bool) ([][]byte, er
 		q.tries = 0
 	}
 	return left, nil
-}
-
-// asOf marks the image of a document that has changed since its place.
-func asOf(changed bool, through bson.Timestamp) bson.Timestamp {
-	if changed {
-		return through
-	}
-	return bson.Timestamp{}
 }
 
 // image makes the event of an image at this place.

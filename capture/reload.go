@@ -166,9 +166,12 @@ func (f *refresher) reloadGoesOn(ctx context.Context, q *request) error {
 func (f *refresher) scanned(ctx context.Context, r *round) error {
 	q, found := r.of[0], r.result.reading
 	var events []event.Event
-	changed := event.CompareTimes(found.through, f.publisher.position.Time) > 0
+	var asOf bson.Timestamp
+	if event.CompareTimes(found.through, f.publisher.position.Time) > 0 {
+		asOf = found.through
+	}
 	for i := range found.images {
-		events = append(events, f.image(q.at, &found.images[i], asOf(changed, found.through)))
+		events = append(events, f.image(q.at, &found.images[i], asOf))
 	}
 	if err := f.publish(ctx, r, events); err != nil || f.byID[q.ID] != q {
 		return err

@@ -207,7 +207,11 @@ func (t *oplogTail) fetch(ctx context.Context, b *batch) (drained bool, err erro
 		return false, t.failed
 	}
 	taken, drained, err := t.fill(ctx, b)
-	t.handOver(b, taken)
+	var last event.Position
+	if taken {
+		last = t.reached()
+	}
+	t.assembler.finish(b, last)
 	if err != nil && b.begun() {
 		// What comes before it is handed over first.
 		t.failed, err = err, nil
@@ -254,18 +258,15 @@ func (t *oplogTail) next(ctx context.Context) bool {
 	return t.cursor.TryNext(ctx)
 }
 
-// handOver notes how far the batch has come, which is the cursor's present entry
-// if one was taken. Decoding says what is wrong with an entry that has no
-// position.
-func (t *oplogTail) handOver(b *batch, taken bool) {
-	var last event.Position
-	if taken {
-		if p, err := entryPosition(t.cursor.Current); err == nil {
-			t.stall.moved(p.Time, time.Now())
-			last = p
-		}
+// reached is the place of the cursor's present entry; decoding says what is
+// wrong with one that has none.
+func (t *oplogTail) reached() event.Position {
+	p, err := entryPosition(t.cursor.Current)
+	if err != nil {
+		return event.Position{}
 	}
-	t.assembler.finish(b, last)
+	t.stall.moved(p.Time, time.Now())
+	return p
 }
 
 // failure is why TryNext returned nothing, or nil where there was nothing.

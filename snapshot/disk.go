@@ -182,7 +182,11 @@ func (s *Service) lookAtDisk(ctx context.Context, admin *kadm.Client) error {
 		}
 		held = s.disk.grant(waiting)
 	}
-	s.mood.held(held, fmt.Sprintf("%d MiB wait on topic %s, which is its limit: waiting for %s to load", s.disk.limit>>20, s.topics.Snapshot, slowest))
+	cause := ""
+	if held {
+		cause = fmt.Sprintf("%d MiB wait on topic %s, which is its limit: waiting for %s to load", s.disk.limit>>20, s.topics.Snapshot, slowest)
+	}
+	s.mood.held(cause)
 	if len(loaded) == 0 || s.disk.size(there) <= s.disk.limit/2 {
 		return nil
 	}

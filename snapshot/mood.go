@@ -50,11 +50,8 @@ func (m *mood) running() {
 	m.report.Set(m.base, m.cause)
 }
 
-// held says whether work waits for others, and for what.
-func (m *mood) held(now bool, cause string) {
-	if !now {
-		cause = ""
-	}
+// held says what others work waits for; "" where it does not.
+func (m *mood) held(cause string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cause == cause {

@@ -101,13 +101,13 @@ func (c *change) data(op event.Op, dots event.DotRule) (event.Event, error) {
 		return e, c.malformed("documentKey")
 	}
 	var err error
-	switch {
-	case op == event.OpInsert || op == event.OpReplace:
+	switch op {
+	case event.OpInsert, event.OpReplace:
 		if c.full == nil {
 			return e, c.malformed("no fullDocument")
 		}
 		e.Document, err = event.IDFirst(c.full)
-	case op == event.OpUpdate:
+	case event.OpUpdate:
 		e.Delta, err = c.delta(dots)
 		if errors.Is(err, event.ErrDeltaAmbiguous) {
 			return e, nil

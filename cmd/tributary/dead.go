@@ -49,7 +49,10 @@ func runDeadShow(ctx context.Context, a *app, args []string) error {
 		}
 		for _, l := range list {
 			if l.Letter == f.letter {
-				return a.printJSON(letterOf(l, f.document))
+				if f.document {
+					return a.printJSON(letterOf(l))
+				}
+				return a.printJSON(shownLetter{DeadLetter: l})
 			}
 		}
 		return unknownError{fmt.Errorf("show dead letter %d: destination %s has no such letter: hint: `tributary dead list -all` lists them", f.letter, cfg.Destination)}
@@ -138,9 +141,10 @@ type shownLetter struct {
 	Update   string `json:"update,omitempty"`
 }
 
-func letterOf(l apply.DeadLetter, document bool) shownLetter {
+// letterOf shows a letter with what it would have written.
+func letterOf(l apply.DeadLetter) shownLetter {
 	shown := shownLetter{DeadLetter: l}
-	if !document || l.Event == nil {
+	if l.Event == nil {
 		return shown
 	}
 	if l.Event.Document != nil {

@@ -46,7 +46,10 @@ func runRefresh(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := complete(r, cfg, namespace, whole); err != nil {
+	if whole {
+		r.Kind = state.RequestReload
+	}
+	if err := complete(r, cfg, namespace); err != nil {
 		return err
 	}
 	return a.ask(ctx, cfg, r, wait)
@@ -62,7 +65,8 @@ func parseID(text string) ([]byte, error) {
 }
 
 // complete puts what was said on the command line into the request.
-func complete(r *state.Request, cfg *config.Config, namespace string, whole bool) error {
+func complete(r *state.Request, cfg *config.Config, namespace string) error {
+	whole := r.Kind == state.RequestReload
 	ns, err := event.ParseNamespace(namespace)
 	switch {
 	case namespace == "":
@@ -75,9 +79,6 @@ func complete(r *state.Request, cfg *config.Config, namespace string, whole bool
 		return usageError("refresh: documents are published for every destination: hint: leave -destination out, or reload the collection with -all")
 	}
 	r.DB, r.Coll = ns.DB, ns.Coll
-	if whole {
-		r.Kind = state.RequestReload
-	}
 	if r.Destination != "" {
 		if _, err := cfg.Destination(r.Destination); err != nil {
 			return usageError(fmt.Sprintf("refresh: %v", err))

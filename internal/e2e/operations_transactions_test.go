@@ -66,11 +66,11 @@ func transactionOperations() []operation {
 				return nil
 			})
 		}},
-		{name: "transaction_prepared", before: before, do: func(s *scene) { s.prepared(s.few, false) }},
+		{name: "transaction_prepared", before: before, do: func(s *scene) { s.prepared(s.few, "commitTransaction") }},
 		{name: "transaction_prepared_chained", before: before, do: func(s *scene) {
-			s.prepared(func(ctx context.Context) error { return s.mixed(ctx, 0) }, false)
+			s.prepared(func(ctx context.Context) error { return s.mixed(ctx, 0) }, "commitTransaction")
 		}},
-		{name: "transaction_prepared_aborted", before: before, do: func(s *scene) { s.prepared(s.few, true) }},
+		{name: "transaction_prepared_aborted", before: before, do: func(s *scene) { s.prepared(s.few, "abortTransaction") }},
 		{name: "transactions_side_by_side", before: before, do: sideBySide},
 	}
 }
@@ -125,8 +125,8 @@ func (s *scene) transact(do func(ctx context.Context) error) {
 }
 
 // prepared runs a transaction as a router's two-phase commit does, and writes
-// between its two phases.
-func (s *scene) prepared(do func(ctx context.Context) error, abort bool) {
+// between its two phases; second is the command of the second one.
+func (s *scene) prepared(do func(ctx context.Context) error, second string) {
 	s.t.Helper()
 	session, err := s.client.StartSession()
 	s.must(err)
@@ -145,10 +145,10 @@ func (s *scene) prepared(do func(ctx context.Context) error, abort bool) {
 			return err
 		}
 		s.some(s.coll("c"), 20, 25)
-		if abort {
-			return admin.RunCommand(ctx, d("abortTransaction", 1)).Err()
+		if second == "commitTransaction" {
+			return admin.RunCommand(ctx, d(second, 1, "commitTimestamp", reply.Time)).Err()
 		}
-		return admin.RunCommand(ctx, d("commitTransaction", 1, "commitTimestamp", reply.Time)).Err()
+		return admin.RunCommand(ctx, d(second, 1)).Err()
 	}))
 	s.some(s.coll("c"), 25, 27)
 }

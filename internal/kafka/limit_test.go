@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/tributarydb/tributary/internal/kafka"
@@ -50,11 +51,15 @@ func TestBrokerThatRefusesTheLimit(t *testing.T) {
 	refused := 0
 	b.Cluster.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		b.Cluster.KeepControl()
-		create := req.(*kmsg.CreateTopicsRequest)
+		create, ok := req.(*kmsg.CreateTopicsRequest)
+		if !ok {
+			return nil, fmt.Errorf("a %T under the key of CreateTopics", req), true
+		}
 		for _, c := range create.Topics[0].Configs {
 			if c.Name == "max.message.bytes" {
 				refused++
-				resp := create.ResponseKind().(*kmsg.CreateTopicsResponse)
+				resp := kmsg.NewPtrCreateTopicsResponse()
+				resp.Version = create.Version
 				topic := kmsg.NewCreateTopicsResponseTopic()
 				topic.Topic, topic.ErrorCode = create.Topics[0].Topic, kerr.PolicyViolation.Code
 				resp.Topics = append(resp.Topics, topic)

@@ -84,7 +84,7 @@ func TestNobodyWaitsForANilLimiter(t *testing.T) {
 func TestAPauseIsNotFollowedByABurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := throttle.New(throttle.Limits{Documents: 100})
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		begin := time.Now()
 		for range 1020 {
 			if err := l.Wait(t.Context(), 1, 0); err != nil {
@@ -125,7 +125,7 @@ func TestWaitersFeelAChange(t *testing.T) {
 func TestALimitSetOnAnUnlimitedOneHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := throttle.New(throttle.Limits{})
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		l.Set(throttle.Limits{Bytes: 10})
 		if got := l.Limits(); got.Bytes != 10 {
 			t.Errorf("limits %+v", got)
