@@ -22,9 +22,8 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 const (
 	// testTimeout bounds one pair of engines.
 	testTimeout = 3 * time.Minute
-	// rounds is how often every service is killed, on the real broker and on
-	// the stand-in.
-	rounds, standinRounds = 2, 1
+	// rounds is how often every service is killed.
+	rounds = 1
 	// pollInterval is how often a service is asked whether it has joined.
 	pollInterval = 50 * time.Millisecond
 	// shortLife and longLife are the longest times between two kills: services
@@ -66,7 +65,7 @@ func TestKillAnything(t *testing.T) {
 		if e.KafkaEngine == testenv.KFake {
 			// It keeps a member that dies while it joins a group, with the
 			// partitions that it is given then, for ever.
-			k.rounds, k.longLife, k.joined = standinRounds, shortLife, func(ctx context.Context, m *stack.Member) bool { return m.Joined(ctx) }
+			k.longLife, k.joined = shortLife, func(ctx context.Context, m *stack.Member) bool { return m.Joined(ctx) }
 		}
 		k.underWrites(ctx)
 

@@ -31,7 +31,7 @@ type Fleet struct {
 
 // Member is one service.
 type Member struct {
-	// Name is "capture", "snapshot" or "apply-<destination>".
+	// Name is "capture", "snapshot", "apply-<destination>" or what Add was given.
 	Name string
 	// Destination is apply's.
 	Destination string
@@ -40,6 +40,8 @@ type Member struct {
 	// Starts counts how often it was started.
 	Starts int
 
+	// service is the subcommand that it runs.
+	service string
 	command engine.Command
 	process *engine.Process
 }
@@ -70,7 +72,7 @@ func (f *Fleet) Add(name, destination string, args ...string) (*Member, error) {
 		return nil, err
 	}
 	m := &Member{
-		Name: name, Destination: destination, Address: address,
+		Name: name, Destination: destination, Address: address, service: args[0],
 		command: engine.Command{
 			Name: name, Path: f.binary, Args: append(args, "-config", f.config, "-http", address, "-instance", name),
 			Log: filepath.Join(filepath.Dir(f.config), name+".log"),
@@ -127,7 +129,7 @@ func (f *Fleet) Check() error {
 		if err != nil {
 			return err
 		}
-		if code != 0 || m.Name != "snapshot" {
+		if code != 0 || m.service != "snapshot" {
 			return fmt.Errorf("%s has ended with exit code %d:\n%s", m.Name, code, m.process.Tail(15))
 		}
 	}

@@ -65,7 +65,7 @@ func (m *Member) Joined(ctx context.Context) bool {
 	}
 	name := map[string]string{
 		"capture": "tributary_capture_active", "snapshot": "tributary_snapshot_owned_partitions",
-	}[m.Name]
+	}[m.service]
 	if name == "" {
 		name = "tributary_apply_partitions"
 	}

@@ -18,6 +18,9 @@ type Pipeline struct {
 	// ChunkBytes and BatchBytes make the full load's chunks and records
 	// smaller, so that there is more to interrupt; 0 leaves the defaults.
 	ChunkBytes, BatchBytes int
+	// ReadDocuments bounds what the full load reads, in documents per second;
+	// SnapshotDisk what of it waits in Kafka, in bytes. 0 leaves the defaults.
+	ReadDocuments, SnapshotDisk int
 	// LogLevel is "info" if empty.
 	LogLevel string
 	// Mode is how capture follows the source; empty leaves the default.
@@ -55,6 +58,9 @@ func (p Pipeline) Write(path string) error {
 	if p.Partitions > 0 {
 		kafka = append(kafka, yaml.MapItem{Key: "partitions", Value: p.Partitions}, yaml.MapItem{Key: "snapshot_partitions", Value: p.Partitions})
 	}
+	if p.SnapshotDisk > 0 {
+		kafka = append(kafka, yaml.MapItem{Key: "snapshot_disk", Value: p.SnapshotDisk})
+	}
 	level := p.LogLevel
 	if level == "" {
 		level = "info"
@@ -63,6 +69,9 @@ func (p Pipeline) Write(path string) error {
 	if p.Mode != "" {
 		// Comparing the catalogue every second keeps tests short.
 		source = append(source, yaml.MapItem{Key: "mode", Value: p.Mode}, yaml.MapItem{Key: "catalog_interval", Value: "1s"})
+	}
+	if p.ReadDocuments > 0 {
+		source = append(source, yaml.MapItem{Key: "throttle", Value: map[string]int{"documents": p.ReadDocuments}})
 	}
 	document := yaml.MapSlice{
 		{Key: "name", Value: p.Name},

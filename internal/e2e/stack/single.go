@@ -21,7 +21,7 @@ func NewSingle(dir, binary string, p Pipeline) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Members = []*Member{{Name: "run", Address: address, command: engine.Command{
+	f.Members = []*Member{{Name: "run", Address: address, service: "run", command: engine.Command{
 		Name: "run", Path: binary, Args: []string{"run", "-config", f.config, "-http", address},
 		Log: filepath.Join(dir, p.Name+".log"),
 	}}}
