@@ -18,10 +18,13 @@ import (
 
 const (
 	// fetchBytes bounds what one broker sends at a time, and thus by how much
-	// queues overshoot; a broker passes it for one larger record batch.
-	fetchBytes = 8 << 20
-	// fetchPartitionBytes is one partition's part of it.
-	fetchPartitionBytes = 1 << 20
+	// queues overshoot, compressed: tenfold that as documents go. A broker
+	// passes it for one larger record batch.
+	fetchBytes = 4 << 20
+	// fetchPartitionBytes is one partition's part of it. Four times as much
+	// took eight partitions past the process's limit (TestMemoryUnderABacklog)
+	// and was no faster.
+	fetchPartitionBytes = 256 << 10
 	// fetchWait is how long a broker holds a fetch that has nothing to return:
 	// a partition that is opened or resumed meanwhile waits for its end.
 	fetchWait = 250 * time.Millisecond
