@@ -2,10 +2,9 @@ package snapshot
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"sync"
 
+	"github.com/tributarydb/tributary/internal/progress"
 	"github.com/tributarydb/tributary/internal/state"
 )
 
@@ -14,29 +13,18 @@ import (
 // after a producer was obtained. It is safe for concurrent use.
 type board struct {
 	mu sync.Mutex
-	// runs holds manifests and groups alone; chunks and sums are kept up record by
-	// record, since a run may have very many chunks.
+	// runs holds manifests and groups alone; chunks are summed up, since a run may
+	// have very many.
 	runs    *state.View
-	chunks  map[string]sums
-	sums    map[string]sums
+	chunks  *progress.Ledger
 	changed chan struct{}
-}
-
-// sums are those of one chunk or of one run's chunks.
-type sums struct {
-	run                    string
-	documents, bytes, done int64
-}
-
-func (s sums) plus(o sums, sign int64) sums {
-	s.documents += sign * o.documents
-	s.bytes += sign * o.bytes
-	s.done += sign * o.done
-	return s
+	// current says that everything that stood in the topic at the beginning is
+	// known.
+	current bool
 }
 
 func newBoard() *board {
-	return &board{runs: state.NewView(), chunks: map[string]sums{}, sums: map[string]sums{}, changed: make(chan struct{})}
+	return &board{runs: state.NewView(), chunks: progress.NewLedger(), changed: make(chan struct{})}
 }
 
 // apply takes over one record of the state topic.
@@ -48,7 +36,7 @@ func (b *board) apply(key string, value []byte) error {
 	case state.IsRun(key):
 		err = b.runs.Apply(key, value)
 	case state.IsChunk(key):
-		err = b.applyChunk(key, value)
+		err = b.chunks.Apply(key, value)
 	case state.IsGroup(key):
 		err = b.runs.Apply(key, value)
 	default:
@@ -62,23 +50,11 @@ func (b *board) apply(key string, value []byte) error {
 	return nil
 }
 
-func (b *board) applyChunk(key string, value []byte) error {
-	var now sums
-	if value != nil {
-		var p state.ChunkProgress
-		if err := json.Unmarshal(value, &p); err != nil {
-			return fmt.Errorf("decode state record key=%s: %w", key, err)
-		}
-		now = sums{run: p.Run, documents: p.Documents, bytes: p.Bytes}
-		if p.Done {
-			now.done = 1
-		}
-	}
-	former := b.chunks[key]
-	b.sums[former.run] = b.sums[former.run].plus(former, -1)
-	b.sums[now.run] = b.sums[now.run].plus(now, 1)
-	b.chunks[key] = now
-	return nil
+// isCurrent notes that the topic was read to where it ended at the beginning.
+func (b *board) isCurrent() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = true
 }
 
 // wait blocks until condition holds. It runs under the board's lock.
@@ -98,28 +74,15 @@ func (b *board) wait(ctx context.Context, condition func(*board) bool) error {
 	}
 }
 
-// totals of a run.
-type totals struct {
-	sums
-	state                              string
-	chunks                             int64
-	estimatedDocuments, estimatedBytes int64
-}
-
-// totals sums up the latest run; ok is false as long as there is none.
-func (b *board) totals() (t totals, ok bool) {
+// load sums up the latest run. Current is false as long as not everything that
+// was there is known, ok as long as there is no run.
+func (b *board) load() (m state.Manifest, f progress.Figures, current, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m, ok := b.runs.LatestRun()
-	if !ok {
-		return totals{}, false
+	if m, ok = b.runs.LatestRun(); ok {
+		f = b.chunks.Read(&m)
 	}
-	t = totals{sums: b.sums[m.Run], state: m.State, chunks: int64(m.Chunks)}
-	for i := range m.Collections {
-		t.estimatedDocuments += m.Collections[i].EstimatedDocuments
-		t.estimatedBytes += m.Collections[i].EstimatedBytes
-	}
-	return t, true
+	return m, f, b.current, ok
 }
 
 // loading returns the latest run and the groups that there are.
@@ -138,5 +101,5 @@ func begun(b *board) bool {
 
 // loaded holds when every chunk of the run is done.
 func loaded(m *state.Manifest) func(*board) bool {
-	return func(b *board) bool { return b.sums[m.Run].done == int64(m.Chunks) }
+	return func(b *board) bool { return b.chunks.Done(m.Run) == int64(m.Chunks) }
 }

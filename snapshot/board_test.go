@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/progress"
 	"github.com/tributarydb/tributary/internal/state"
 )
 
@@ -28,12 +30,14 @@ func TestBoard(t *testing.T) {
 		t.Helper()
 		put(state.KeyChunk(run, n), state.ChunkProgress{Run: run, Chunk: n, Documents: documents, Bytes: 10 * documents, Done: done})
 	}
-	if _, ok := b.totals(); ok || begun(b) {
+	if _, _, _, ok := b.load(); ok || begun(b) {
 		t.Error("there is a run before there is one")
 	}
 	m := state.Manifest{
 		Run: "b", State: state.RunLoading, Started: time.Unix(2, 0), Chunks: 2,
-		Collections: []state.Collection{{EstimatedDocuments: 5, EstimatedBytes: 50}, {EstimatedDocuments: 6, EstimatedBytes: 60}},
+		Collections: []state.Collection{
+			{DB: "x", Coll: "y", Chunks: 1, EstimatedDocuments: 5, EstimatedBytes: 50}, {DB: "x", Coll: "z", Chunks: 1, EstimatedDocuments: 6, EstimatedBytes: 60},
+		},
 	}
 	put(state.KeyRun("a"), state.Manifest{Run: "a", State: state.RunComplete, Started: time.Unix(1, 0)})
 	put(state.KeyRun("b"), m)
@@ -50,16 +54,18 @@ func TestBoard(t *testing.T) {
 	if loaded(&m)(b) {
 		t.Error("loaded although a chunk is not done")
 	}
-	got, _ := b.totals()
-	want := totals{
-		sums: sums{documents: 7, bytes: 70, done: 1}, state: state.RunLoading, chunks: 2,
-		estimatedDocuments: 11, estimatedBytes: 110,
+	_, got, _, _ := b.load()
+	want := progress.Figures{
+		Documents: state.Share{Done: 7, Total: 9}, Bytes: state.Share{Done: 70, Total: 90}, Chunks: state.Share{Done: 1, Total: 2}, Collections: state.Share{Done: 1, Total: 2},
+		Active: []progress.Figure{{
+			NS: event.Namespace{DB: "x", Coll: "y"}, Documents: state.Share{Done: 3, Total: 5}, Bytes: state.Share{Done: 30, Total: 50}, Chunks: state.Share{Total: 1},
+		}},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(totals{}, sums{})); diff != "" {
-		t.Errorf("totals (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("figures (-want +got):\n%s", diff)
 	}
 	put(state.KeyChunk("b", 1), nil)
-	if got, _ := b.totals(); got.documents != 3 || got.done != 0 {
+	if _, got, _, _ := b.load(); got.Documents.Done != 3 || got.Chunks.Done != 0 {
 		t.Errorf("after a removal: %+v", got)
 	}
 	if err := b.apply(state.KeyChunk("b", 1), []byte("{")); err == nil {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tributarydb/tributary/internal/progress"
+	"github.com/tributarydb/tributary/internal/state"
 )
 
 // metrics are those of one process. The methods are safe for concurrent use.
@@ -16,6 +18,7 @@ type metrics struct {
 	partitions       prometheus.Gauge
 	chunksDone       prometheus.Gauge
 	chunksTotal      prometheus.Gauge
+	progress         *progress.Metrics
 }
 
 // newMetrics makes the metrics and registers them; r may be nil.
@@ -38,6 +41,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		partitions:  gauge("owned_partitions", "Partitions of the chunks topic that this process owns."),
 		chunksDone:  gauge("run_chunks_done", "Chunks of the run that are done, by whomever."),
 		chunksTotal: gauge("run_chunks_total", "Chunks of the run."),
+		progress:    progress.NewMetrics("snapshot", nil, state.LoadPlanning, state.LoadReading, state.LoadCatchingUp, state.LoadDone),
 	}
 	if r == nil {
 		return m, nil
@@ -49,7 +53,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			return nil, fmt.Errorf("register snapshot metrics: %w", err)
 		}
 	}
-	return m, nil
+	return m, m.progress.Register(r)
 }
 
 func (m *metrics) read(documents, bytes int64) {

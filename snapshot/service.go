@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/internal/kafka"
@@ -18,9 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 )
-
-// progressInterval is how often totals go to status and metrics.
-const progressInterval = time.Second
 
 // errFinished ends the service's goroutines when the run is complete.
 var errFinished = errors.New("the run is complete")
@@ -164,11 +160,11 @@ func (s *Service) prepareTopics(ctx context.Context) error {
 // watch feeds the board.
 func (s *Service) watch(ctx context.Context) error {
 	return s.policy().Loop(ctx, kafka.Classify, func(ctx context.Context, alive func()) error {
-		return state.Watch(ctx, s.cfg.Kafka, s.topics.State, func(key string, value []byte) error {
+		return state.Follow(ctx, s.cfg.Kafka, s.topics.State, func(key string, value []byte) error {
 			alive()
 			s.mood.well()
 			return s.board.apply(key, value)
-		})
+		}, s.board.isCurrent)
 	})
 }
 
@@ -195,37 +191,6 @@ func verdictOf(m *state.Manifest) error {
 		return &RunFailedError{Run: m.Run, Cause: m.Cause}
 	}
 	return nil
-}
-
-// showProgress keeps status and metrics up to date.
-func (s *Service) showProgress(ctx context.Context) error {
-	tick := time.NewTicker(progressInterval)
-	defer tick.Stop()
-	for {
-		if t, ok := s.board.totals(); ok {
-			s.metrics.chunksDone.Set(float64(t.done))
-			s.metrics.chunksTotal.Set(float64(t.chunks))
-			s.cfg.Report.Update(t.write)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if t, ok := s.board.totals(); ok {
-				s.cfg.Report.Update(t.write)
-			}
-			return ctx.Err()
-		}
-	}
-}
-
-// write puts the totals into a status.
-func (t totals) write(status *state.Status) {
-	status.Phase = t.state
-	status.Detail = map[string]int64{
-		"documents": t.documents, "documents_estimated": t.estimatedDocuments,
-		"bytes": t.bytes, "bytes_estimated": t.estimatedBytes,
-		"chunks_done": t.done, "chunks_total": t.chunks,
-	}
 }
 
 // policy is the configured one with a place for its news. Each user has its

@@ -57,19 +57,45 @@ func Load(ctx context.Context, cfg kafka.Config, topic string) (*View, error) {
 // Watch's goroutine. After an error Watch may be called again; it then starts
 // over.
 func Watch(ctx context.Context, cfg kafka.Config, topic string, onChange func(key string, value []byte) error) error {
-	client, err := kafka.NewClient(cfg, fromStart(topic)...)
+	return Follow(ctx, cfg, topic, onChange, nil)
+}
+
+// Follow is Watch that calls current, unless it is nil, once everything that
+// stood in the topic at its beginning was handed over, on the same goroutine.
+func Follow(ctx context.Context, cfg kafka.Config, topic string, onChange func(key string, value []byte) error, current func()) error {
+	fail := func(err error) error { return fmt.Errorf("watch state topic=%s: %w", topic, err) }
+	// The last record of then may be the mark of a transaction.
+	client, err := kafka.NewClient(cfg, append(fromStart(topic), kgo.KeepControlRecords())...)
 	if err != nil {
-		return fmt.Errorf("watch state topic=%s: %w", topic, err)
+		return fail(err)
 	}
 	defer client.Close()
+	var end int64
+	behind := current != nil
+	if behind {
+		var empty bool
+		if end, empty, err = bounds(ctx, client, topic); err != nil {
+			return fail(err)
+		}
+		if empty {
+			behind = false
+			current()
+		}
+	}
 	for {
 		records, err := poll(ctx, client)
 		if err != nil {
-			return fmt.Errorf("watch state topic=%s: %w", topic, err)
+			return fail(err)
 		}
 		for _, r := range records {
-			if err := onChange(string(r.Key), r.Value); err != nil {
-				return fmt.Errorf("watch state topic=%s offset=%d: %w", topic, r.Offset, err)
+			if !r.Attrs.IsControl() {
+				if err := onChange(string(r.Key), r.Value); err != nil {
+					return fmt.Errorf("watch state topic=%s offset=%d: %w", topic, r.Offset, err)
+				}
+			}
+			if behind && r.Offset+1 >= end {
+				behind = false
+				current()
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,16 @@ func KeyRun(run string) string { return prefixRun + run }
 
 // KeyChunk is the key of a ChunkProgress.
 func KeyChunk(run string, chunk int32) string { return fmt.Sprintf("%s%s/%d", prefixChunk, run, chunk) }
+
+// ParseKeyChunk takes a ChunkProgress's key apart.
+func ParseKeyChunk(key string) (run string, chunk int32, err error) {
+	run, number, _ := strings.Cut(strings.TrimPrefix(key, prefixChunk), "/")
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || !IsChunk(key) {
+		return "", 0, fmt.Errorf("parse state record key=%s: want %sRUN/NUMBER", key, prefixChunk)
+	}
+	return run, int32(n), nil
+}
 
 // KeyGroup is the key of a GroupRegistration.
 func KeyGroup(destination, group string) string { return prefixGroup + destination + "/" + group }
@@ -237,4 +248,14 @@ type Status struct {
 	Detail map[string]int64 `json:"detail,omitempty"`
 	// Phase is apply's, or snapshot's.
 	Phase string `json:"phase,omitempty"`
+	// What follows is replaced as a whole, never changed: copies share it.
+
+	// Progress is that of the load; nil of a service that has none.
+	Progress *Progress `json:"progress,omitempty"`
+	// Builds are index builds under way at the destination, at most MaxListed.
+	Builds []IndexBuild `json:"index_builds,omitempty"`
+	// Deferred is nil before the destination was asked, and where none wait.
+	Deferred *DeferredIndexes `json:"deferred_indexes,omitempty"`
+	// Open is nil where no transaction is open.
+	Open *OpenTransactions `json:"open_transactions,omitempty"`
 }

@@ -196,6 +196,61 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestFollow: what stood in the topic at the beginning comes before the word that
+// it did, also in an empty topic, and where marks of transactions stand between.
+func TestFollow(t *testing.T) {
+	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
+		cfg, topic := newTopic(t, broker)
+		enough := errors.New("enough")
+		var heard []string
+		follow := func(current func()) {
+			t.Helper()
+			heard = nil
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := Follow(ctx, cfg, topic, func(key string, _ []byte) error {
+				heard = append(heard, key)
+				if key == KeyRun("end") {
+					return enough
+				}
+				return nil
+			}, func() {
+				heard = append(heard, "current")
+				current()
+			})
+			if !errors.Is(err, enough) {
+				t.Fatal(err)
+			}
+		}
+		client := newClient(t, cfg, kgo.TransactionalID(topic))
+		put := func(key string) {
+			t.Helper()
+			if err := client.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			produce(t, client, topic, key, Manifest{})
+			end(t, client, kgo.TryCommit)
+		}
+		follow(func() { put(KeyRun("a")); put(KeyRun("end")) })
+		if diff := cmp.Diff([]string{"current", KeyRun("a"), KeyRun("end")}, heard); diff != "" {
+			t.Error(diff)
+		}
+		produce(t, newClient(t, cfg), topic, KeyRun("end"), nil)
+		heard = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		err := Follow(ctx, cfg, topic, func(key string, _ []byte) error { heard = append(heard, key); return nil }, func() {
+			heard = append(heard, "current")
+			cancel()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{KeyRun("a"), KeyRun("end"), KeyRun("end"), "current"}, heard); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestReporter(t *testing.T) {
 	cfg, topic := newTopic(t, testenv.StandIn(t))
 	r, err := NewReporter(ReporterConfig{Kafka: cfg, Topic: topic, Interval: time.Hour, Status: Status{Service: "capture", Instance: "i"}, Log: zerolog.Nop()})
