@@ -219,7 +219,15 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 		s.barriers.tell(id, fmt.Sprintf("waits for an index of %s to be built before it executes %s", e.NS, e))
 		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
 	}
-	outcome, err := s.execute(ctx, e, &st, func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) })
+	groups, err := concerned(s.groups, e)
+	if err != nil {
+		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
+	}
+	if ns, err := s.awaitBuilds(ctx, e, groups); err != nil || ns != "" {
+		s.barriers.tell(id, fmt.Sprintf("waits for the end of an index build in %s before it executes %s", ns, e))
+		return false, errors.Join(err, s.store.releaseBarrier(ctx, id, token))
+	}
+	outcome, err := s.execute(ctx, e, id, groups, &st, func(ctx context.Context) (bool, error) { return s.store.claimBarrier(ctx, id, token) })
 	if err != nil {
 		return false, s.giveUp(ctx, id, token, err)
 	}
@@ -233,13 +241,9 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 }
 
 // execute runs the DDL of a barrier that a claim holds.
-func (s *Service) execute(ctx context.Context, e *event.Event, st *standing, renew func(context.Context) (bool, error)) (outcome string, err error) {
-	groups, err := concerned(s.groups, e)
-	if err != nil {
-		return "", err
-	}
+func (s *Service) execute(ctx context.Context, e *event.Event, id barrierID, groups []groupRules, st *standing, renew func(context.Context) (bool, error)) (outcome string, err error) {
 	x := &executor{
-		client: s.client, store: s.store, rules: s.cfg.Rules, groups: groups, log: s.log, event: e,
+		client: s.client, store: s.store, rules: s.cfg.Rules, groups: groups, log: s.log, event: e, barrier: id, builder: s.builder,
 		lenient: st.lenientFor(groups, e), uuids: s.able.collectionUUID,
 	}
 	x.hold = func(ctx context.Context) error {
@@ -262,15 +266,18 @@ func (s *Service) execute(ctx context.Context, e *event.Event, st *standing, ren
 // the claim is left until it cannot be any more: nobody may pass the barrier
 // before.
 func (s *Service) giveUp(ctx context.Context, id barrierID, token string, cause error) error {
-	var (
-		answer mongo.CommandError
-		own    *ddlError
-	)
-	answered := errors.As(cause, &own) || errors.As(cause, &answer) && !hasLabel(cause, "NetworkError")
-	if !answered {
+	var own *ddlError
+	if !errors.As(cause, &own) && !answered(cause) {
 		return cause
 	}
 	return errors.Join(cause, s.store.releaseBarrier(ctx, id, token))
+}
+
+// answered reports whether the destination has answered a command, so that
+// nothing of it is under way any more.
+func answered(err error) bool {
+	var answer mongo.CommandError
+	return err == nil || errors.As(err, &answer) && !hasLabel(err, "NetworkError")
 }
 
 // arrive records that a partition stands at a barrier; the first one writes the

@@ -22,7 +22,7 @@ import (
 const claimPoll = 200 * time.Millisecond
 
 // errBarrierBusy is returned, wrapped, when DDL was under way for too long.
-var errBarrierBusy = errors.New("DDL of the source is being executed, or another process builds the index: try again")
+var errBarrierBusy = errors.New("DDL of the source is being executed, or another process builds indexes of the collection: try again")
 
 // building reports whether an index of one of the targets is being converted.
 func (s *store) building(ctx context.Context, targets ...event.Namespace) (bool, error) {
@@ -128,9 +128,19 @@ func (s *store) beginBuild(ctx context.Context, id deferredID, token string, wai
 // free reports whether a conversion that is claimed may go on; otherwise it ends
 // the claim.
 func (s *store) free(ctx context.Context, id deferredID, token string) (bool, error) {
+	// In this order: a build behind its barrier is on record before the barrier's
+	// claim ends.
 	taken, err := s.barrierClaimed(ctx)
 	if err == nil && !taken {
-		return true, nil
+		target, parsed := event.ParseNamespace(id.NS)
+		if parsed != nil {
+			return false, &stateError{parsed}
+		}
+		var going []buildRecord
+		going, err = s.buildsOf(ctx, target)
+		if err == nil && len(going) == 0 {
+			return true, nil
+		}
 	}
 	return false, errors.Join(err, s.releaseBuild(context.WithoutCancel(ctx), id, token, ""))
 }

@@ -86,6 +86,10 @@ type executor struct {
 	groups []groupRules
 	log    zerolog.Logger
 	event  *event.Event
+	// barrier is the event's; builder takes the builds that outlast it, and is
+	// nil where none may.
+	barrier barrierID
+	builder *indexBuilder
 	// hold is asked before every command: it makes sure of the claim, which
 	// lasts longer than the command then.
 	hold func(context.Context) error

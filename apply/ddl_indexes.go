@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/tributarydb/tributary/internal/rules"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -12,7 +13,7 @@ import (
 
 func (x *executor) createIndexes(ctx context.Context) (string, error) {
 	target := x.target()
-	_, exists, err := lookup(ctx, x.client, target)
+	listed, exists, err := lookup(ctx, x.client, target)
 	if err != nil {
 		return "", err
 	}
@@ -31,19 +32,47 @@ func (x *executor) createIndexes(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := x.hold(ctx); err != nil {
-		return "", err
-	}
-	failed, err := x.store.buildIndexes(ctx, x.client, target, indexes, x.lenient)
+	failed, goesOn, err := x.build(ctx, target, &listed, indexes)
 	if err != nil {
 		return "", err
 	}
-	if failed > 0 {
+	return builtText(len(indexes), failed, goesOn), nil
+}
+
+// build builds the indexes of the event, in its barrier for those that are
+// unique at once: their order to later changes is part of what the source has
+// said. All others go on behind it where they take long.
+func (x *executor) build(ctx context.Context, target event.Namespace, listed *listedCollection, indexes []index) (failed int, goesOn bool, err error) {
+	if err := x.hold(ctx); err != nil {
+		return 0, false, err
+	}
+	behind := x.builder != nil && len(indexes) > 0
+	for _, ix := range indexes {
+		behind = behind && !rules.UniqueIndex(ix.built)
+	}
+	if !behind {
+		failed, err = x.store.buildIndexes(ctx, x.client, target, indexes, x.lenient)
+	} else {
+		r := buildRecord{ID: x.barrier, NS: target.String(), UUID: uuidText(listed), Lenient: x.lenient}
+		r.put(indexes)
+		failed, goesOn, err = x.builder.begin(ctx, r)
+	}
+	if failed > 0 && err == nil {
 		x.log.Warn().Str("event", x.event.String()).Int("failed", failed).
 			Msg("indexes could not be built; they are recorded as deferred in tributary.deferred of the destination")
-		return fmt.Sprintf("built %d indexes, %d failed and are deferred", len(indexes)-failed, failed), nil
 	}
-	return fmt.Sprintf("built %d indexes", len(indexes)), nil
+	return failed, goesOn, err
+}
+
+// builtText says what became of indexes.
+func builtText(n, failed int, goesOn bool) string {
+	switch {
+	case goesOn:
+		return fmt.Sprintf("builds %d indexes", n)
+	case failed > 0:
+		return fmt.Sprintf("built %d indexes, %d failed and are deferred", n-failed, failed)
+	}
+	return fmt.Sprintf("built %d indexes", n)
 }
 
 // indexes reads {createIndexes: coll, indexes: [spec, …]}.

@@ -185,6 +185,13 @@ func (f *finalizer) behind(ctx context.Context) (string, error) {
 	case g.Phase != state.PhaseChanges:
 		return "it is in phase " + g.Phase, nil
 	}
+	going, err := f.store.buildsOf(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(going) > 0 {
+		return fmt.Sprintf("%d indexes of %s are being built", len(going[0].Indexes), going[0].NS), nil
+	}
 	offsets, err := f.store.offsets(ctx, f.cfg.Topic)
 	if err != nil {
 		return "", err

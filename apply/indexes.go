@@ -107,7 +107,7 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 // is asked.
 func refusedIndex(err error) bool {
 	var answer mongo.CommandError
-	if !errors.As(err, &answer) || hasCode(err, codeNamespaceNotFound) {
+	if !errors.As(err, &answer) || hasCode(err, codeNamespaceNotFound, codeIndexBuildAborted) {
 		return false
 	}
 	// Errors of single documents (a key that cannot be indexed) have codes of

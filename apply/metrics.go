@@ -27,6 +27,7 @@ type metrics struct {
 
 	partitions prometheus.Gauge
 	failed     prometheus.Gauge
+	builds     prometheus.Gauge
 	letters    prometheus.Counter
 	dead       prometheus.Gauge
 	// barrierWait is set by the report.
@@ -64,6 +65,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 		letters:          counter("dead_letters_total", "Events that went to the dead-letter topic."),
 		dead:             gauge("dead_documents", "Documents of the group that wait for an image because of a dead letter, without those that were discarded."),
 		failed:           gauge("failed_partitions", "Partitions of this process that stopped because of an event that cannot be applied."),
+		builds:           gauge("index_builds", "Index builds behind their barriers that this process looks after."),
 		lag:              gauge("lag_seconds", "Age of the oldest watermark among this process's partitions."),
 		refreshes:        counter("refreshes_total", "Documents that were asked for whole."),
 		reloads:          counter("reloads_total", "Collections that were asked for whole."),
@@ -79,7 +81,7 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	}
 	for _, c := range []prometheus.Collector{
 		m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.refreshes, m.reloads, m.skipped,
-		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.letters, m.dead, m.queued, m.lag,
+		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.builds, m.letters, m.dead, m.queued, m.lag,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

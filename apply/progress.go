@@ -140,6 +140,8 @@ func (s *Service) reportOnce() {
 	wanted := s.progress.wanted()
 	s.metrics.pendingRefreshes.Set(float64(wanted.documents))
 	s.metrics.pendingReloads.Set(float64(wanted.collections))
+	building := s.builder.running.Load()
+	s.metrics.builds.Set(float64(building))
 	lag := -1.0
 	if !sum.wall.IsZero() {
 		lag = max(time.Since(sum.wall).Seconds(), 0)
@@ -158,6 +160,7 @@ func (s *Service) reportOnce() {
 		if n := s.progress.builds.collections.Load(); n > 0 {
 			status.Detail["index_collections"], status.Detail["index_collections_built"] = n, s.progress.builds.built.Load()
 		}
+		status.Detail["index_builds"] = building
 		status.Detail["partitions"] = sum.partitions
 		status.Detail["refreshes_pending"] = int64(wanted.documents)
 		status.Detail["reloads_pending"] = int64(wanted.collections)

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/tributarydb/tributary/internal/event"
-	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"github.com/tributarydb/tributary/internal/rules"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -177,13 +176,13 @@ func (x *executor) reloadEnd(ctx context.Context) (string, error) {
 		}
 		indexes = append(indexes, ix)
 	}
-	failed, err := x.store.buildIndexes(ctx, x.client, target, indexes, x.lenient)
+	listed, _, err := lookup(ctx, x.client, target)
 	if err != nil {
 		return "", err
 	}
-	if failed > 0 {
-		x.log.Warn().Str(logfield.Target, target.String()).Int("failed", failed).
-			Msg("indexes could not be built; they are recorded as deferred in tributary.deferred of the destination")
+	failed, goesOn, err := x.build(ctx, target, &listed, indexes)
+	if err != nil {
+		return "", err
 	}
 	// What was built as it is, and is not deferred for another reason now.
 	if err := x.store.forgetDeferred(ctx, target, deferredReload); err != nil {
@@ -194,7 +193,7 @@ func (x *executor) reloadEnd(ctx context.Context) (string, error) {
 	}
 	t, i := through.RawValue().Timestamp()
 	record.Reload.Through = bson.Timestamp{T: t, I: i}
-	return fmt.Sprintf("complete, %d indexes", len(indexes)-failed), store.putCollection(ctx, record)
+	return "complete, " + builtText(len(indexes), failed, goesOn), store.putCollection(ctx, record)
 }
 
 // await writes down that the destination does not have a collection until its

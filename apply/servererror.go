@@ -20,6 +20,7 @@ const (
 	codeIndexKeySpecsConflict  = 86
 	codeOperationNotSupported  = 263 // OperationNotSupportedInTransaction
 	codeTransactionTooLarge    = 257
+	codeIndexBuildAborted      = 276
 	codeTransactionLifetime    = 290
 	codeTransactionTooLargeFor = 388 // TransactionTooLargeForCache
 	codeIndexAlreadyExists     = 68

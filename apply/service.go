@@ -35,6 +35,7 @@ type Service struct {
 	failures   *failures
 	fetcher    *fetcher
 	sender     *sender
+	builder    *indexBuilder
 	// poked asks the coordinator to look at the group now.
 	poked chan struct{}
 	// groups are those of the destination, this service's first.
@@ -76,7 +77,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.sender = newSender(s)
+	s.sender, s.builder = newSender(s), newIndexBuilder(s)
 	s.policy = cfg.Retry
 	s.policy.OnRetry = s.onRetry
 	return s, nil
@@ -138,6 +139,7 @@ func (s *Service) serve(ctx context.Context) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	group.Go(func() error { return s.fetcher.run(hard) })
+	group.Go(func() error { return s.builder.run(hard) })
 	group.Go(func() error { return s.report(ctx) })
 	c := &coordinator{s: s, manifests: make(chan state.Manifest, 1)}
 	group.Go(func() error { return c.run(ctx) })

@@ -67,7 +67,7 @@ func (s *store) now(ctx context.Context) (time.Time, error) {
 // ensureCollections creates the collections that transactions write to:
 // they must exist before.
 func (s *store) ensureCollections(ctx context.Context) error {
-	for _, name := range []string{groupsCollection, offsetsCollection, barriersCollection, collectionsCollection, deferredCollection, finalizedCollection, requestsCollection} {
+	for _, name := range []string{groupsCollection, offsetsCollection, barriersCollection, collectionsCollection, deferredCollection, finalizedCollection, requestsCollection, buildsCollection} {
 		if err := s.db.CreateCollection(ctx, name); err != nil && !hasCode(err, codeNamespaceExists) {
 			return fmt.Errorf("create collection %s.%s: %w", ownDatabase, name, sanitize(err))
 		}
