@@ -244,7 +244,7 @@ func (s *Service) advance(ctx context.Context, e *event.Event, id barrierID, hel
 func (s *Service) execute(ctx context.Context, e *event.Event, id barrierID, groups []groupRules, st *standing, renew func(context.Context) (bool, error)) (outcome string, err error) {
 	x := &executor{
 		client: s.client, store: s.store, rules: s.cfg.Rules, groups: groups, log: s.log, event: e, barrier: id, builder: s.builder,
-		lenient: st.lenientFor(groups, e), uuids: s.able.collectionUUID,
+		lenient: st.lenientFor(groups, e), uuids: s.able.collectionUUID, shards: s.newSharder(),
 	}
 	x.hold = func(ctx context.Context) error {
 		if ok, err := renew(ctx); err != nil || !ok {

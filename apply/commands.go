@@ -39,6 +39,8 @@ type abilities struct {
 	// collectionUUID says that DDL commands fail if the collection is another
 	// one than they say (6.0).
 	collectionUUID bool
+	// sharded says that the destination is a sharded cluster.
+	sharded bool
 }
 
 // command is one write command.
@@ -53,8 +55,10 @@ type command struct {
 // documents' order is free, the steps of one document keep theirs: deletes come
 // before inserts, inserts before updates.
 type commandBuilder struct {
-	coll    string
-	able    abilities
+	coll string
+	able abilities
+	// key is the collection's shard key; nil where there is none but _id.
+	key     *shardKey
 	deletes listCommand
 	inserts listCommand
 	updates listCommand
@@ -82,7 +86,7 @@ func (b *commandBuilder) add(w write) error {
 	switch w.kind {
 	case writeNothing:
 	case writeDelete:
-		b.delete(w.id)
+		b.delete(w.id, w.key)
 	case writeInsert:
 		return b.insert(w.doc)
 	case writeReplace:
@@ -91,7 +95,7 @@ func (b *commandBuilder) add(w write) error {
 		if w.fromDeltas && !b.able.transactions {
 			return errNotAtomic
 		}
-		b.delete(w.id)
+		b.delete(w.id, w.key)
 		return b.insert(w.doc)
 	}
 	return nil
@@ -119,9 +123,10 @@ func (b *commandBuilder) insert(doc bson.Raw) error {
 	}
 	// A stub with the _id, then the image: a pipeline update writes it as it
 	// is.
-	b.stub(s.id)
-	b.set(s.id, doc)
-	return nil
+	if err := b.stub(s.id, doc); err != nil {
+		return err
+	}
+	return b.set(s.id, doc)
 }
 
 // insertHidden inserts a document that no update may set as a whole: with other
@@ -134,7 +139,14 @@ func (b *commandBuilder) insertHidden(doc bson.Raw, s *shape) error {
 	b.inserts.next(b.coll)
 	at := len(b.inserts.buf)
 	b.inserts.buf = append(b.inserts.buf, doc...)
-	var o operators
+	if _, err := b.key.appendRoots(nil, doc); err != nil {
+		return err
+	}
+	key, err := b.key.appendFilter(nil, doc)
+	if err != nil {
+		return err
+	}
+	o := operators{key: key}
 	for _, name := range s.zeroTimes {
 		e, _, err := rawbson.Lookup(b.inserts.buf[at:], name)
 		if err != nil {
@@ -163,17 +175,15 @@ func (b *commandBuilder) replace(w write) error {
 	case dollar && w.fromDeltas && !b.able.transactions:
 		return errNotAtomic
 	case dollar:
-		b.delete(w.id)
+		b.delete(w.id, w.key)
 		return b.insert(w.doc)
 	case s.plain():
-		b.update(w.id, w.doc)
-		return nil
+		return b.update(w.id, w.doc)
 	}
 	if err := b.settable(&s); err != nil {
 		return err
 	}
-	b.set(w.id, w.doc)
-	return nil
+	return b.set(w.id, w.doc)
 }
 
 // settable checks that set stores a document as it is.
@@ -196,38 +206,54 @@ func (b *commandBuilder) refused(doc bson.Raw, s *shape) (bool, error) {
 	return hasDollar(doc)
 }
 
-// stub inserts a document that has nothing but its _id.
-func (b *commandBuilder) stub(id bson.RawValue) {
+// stub inserts what stands in a document's place until it is set: its _id, and
+// what decides about its shard.
+func (b *commandBuilder) stub(id bson.RawValue, doc bson.Raw) error {
+	roots, err := b.key.appendRoots(nil, doc)
+	if err != nil {
+		return err
+	}
 	b.inserts.next(b.coll)
 	dst, at := rawbson.Begin(b.inserts.buf)
 	dst = rawbson.AppendValue(dst, id.Type, "_id", id.Value)
-	b.inserts.buf = rawbson.End(dst, at)
+	b.inserts.buf = rawbson.End(append(dst, roots...), at)
+	return nil
 }
 
-func (b *commandBuilder) delete(id bson.RawValue) {
+// delete deletes a document; key are the conditions of its shard key.
+func (b *commandBuilder) delete(id bson.RawValue, key []byte) {
 	b.deletes.next(b.coll)
 	dst, at := rawbson.Begin(b.deletes.buf)
-	dst = appendIDFilter(dst, "q", id)
+	dst = appendIDFilter(dst, "q", id, key...)
 	dst = rawbson.AppendInt32(dst, "limit", 1)
 	b.deletes.buf = rawbson.End(dst, at)
 }
 
-// update replaces a document.
-func (b *commandBuilder) update(id bson.RawValue, doc bson.Raw) {
+// update replaces a document by one of the same shard key.
+func (b *commandBuilder) update(id bson.RawValue, doc bson.Raw) error {
+	key, err := b.key.appendFilter(nil, doc)
+	if err != nil {
+		return err
+	}
 	b.updates.next(b.coll)
 	dst, at := rawbson.Begin(b.updates.buf)
-	dst = appendIDFilter(dst, "q", id)
+	dst = appendIDFilter(dst, "q", id, key...)
 	dst = rawbson.AppendValue(dst, bson.TypeEmbeddedDocument, "u", doc)
 	b.updates.buf = rawbson.End(dst, at)
+	return nil
 }
 
 // set replaces a document by doc as it is, by the pipeline
 // [{$replaceWith: {$literal: doc}}]: _id stays where doc has it and no
 // timestamp is filled in.
-func (b *commandBuilder) set(id bson.RawValue, doc bson.Raw) {
+func (b *commandBuilder) set(id bson.RawValue, doc bson.Raw) error {
+	key, err := b.key.appendFilter(nil, doc)
+	if err != nil {
+		return err
+	}
 	b.updates.next(b.coll)
 	dst, at := rawbson.Begin(b.updates.buf)
-	dst = appendIDFilter(dst, "q", id)
+	dst = appendIDFilter(dst, "q", id, key...)
 	dst = rawbson.AppendHeader(dst, bson.TypeArray, "u")
 	dst, stages := rawbson.Begin(dst)
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "0")
@@ -239,6 +265,7 @@ func (b *commandBuilder) set(id bson.RawValue, doc bson.Raw) {
 		dst = rawbson.End(dst, open)
 	}
 	b.updates.buf = dst
+	return nil
 }
 
 // drain returns the commands so far, in the order in which they must run, and
@@ -312,11 +339,11 @@ func (l *listCommand) end(concern bool) bson.Raw {
 	return raw
 }
 
-// findCommand asks for the documents with those _ids, or for their _ids alone
-// (needID).
+// findCommand asks for the documents with those _ids, or for their _ids and
+// shard keys alone (needID); shard may be nil.
 // An _id that begins with a $ name cannot stand in $in and gets a branch of its
 // own.
-func findCommand(coll string, ids []bson.RawValue, n need) bson.Raw {
+func findCommand(coll string, ids []bson.RawValue, n need, shard *shardKey) bson.Raw {
 	dst, at := rawbson.Begin(nil)
 	dst = rawbson.AppendString(dst, "find", coll)
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "filter")
@@ -326,6 +353,7 @@ func findCommand(coll string, ids []bson.RawValue, n need) bson.Raw {
 		var projection int
 		dst, projection = rawbson.Begin(dst)
 		dst = rawbson.AppendInt32(dst, "_id", 1)
+		dst = shard.appendProjection(dst)
 		dst = rawbson.End(dst, projection)
 	}
 	dst = rawbson.AppendInt32(dst, "batchSize", int32(len(ids)+1))

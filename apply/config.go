@@ -74,6 +74,9 @@ type Config struct {
 	RulesDigest string
 	// Sync says what the group synchronises; zero means everything.
 	Sync Sync
+	// Sharding says how collections are spread over a sharded destination; zero
+	// leaves those that apply makes unsharded.
+	Sharding Sharding
 	// ExactlyOnce is one of ExactlyOnceAuto, ExactlyOnceOn and ExactlyOnceOff;
 	// empty means auto.
 	ExactlyOnce string

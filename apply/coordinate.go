@@ -197,7 +197,7 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 			field("phase", state.PhaseChanges))
 	}
 	if !g.Prepared {
-		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, plain: !s.cfg.Sync.Schema, conflicts: s.cfg.Conflicts, hold: func(ctx context.Context) error {
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, plain: !s.cfg.Sync.Schema, conflicts: s.cfg.Conflicts, shards: s.newSharder(), hold: func(ctx context.Context) error {
 			ok, err := s.store.claimGroup(ctx, g.Phase, leaseTime)
 			if err != nil || !ok {
 				return errors.Join(err, errClaimLost)

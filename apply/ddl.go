@@ -100,6 +100,8 @@ type executor struct {
 	// form, and what it works on may be gone. What the loaded state lacks for
 	// that reason, a later event of the stream brings.
 	lenient bool
+	// shards shards what is made; nil for nothing.
+	shards *sharder
 }
 
 // run applies the event and says in a few words what was done.
@@ -199,6 +201,9 @@ func (x *executor) create(ctx context.Context) (string, error) {
 		if err := createCollection(ctx, x.client, target, opts); err != nil {
 			return "", err
 		}
+	}
+	if err := x.spread(ctx, target, opts); err != nil {
+		return "", err
 	}
 	return outcome, x.record(ctx, x.event.NS, target)
 }

@@ -8,10 +8,10 @@ import (
 )
 
 // appendIDFilter appends name: a filter for that _id.
-func appendIDFilter(dst []byte, name string, id bson.RawValue) []byte {
+func appendIDFilter(dst []byte, name string, id bson.RawValue, more ...byte) []byte {
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, name)
 	dst, filter := rawbson.Begin(dst)
-	dst = appendEqual(dst, id)
+	dst = append(appendEqual(dst, id), more...)
 	return rawbson.End(dst, filter)
 }
 

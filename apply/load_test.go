@@ -151,7 +151,7 @@ func TestLargeIDs(t *testing.T) {
 			ids = append(ids, d.id)
 		}
 		asked += len(ids)
-		if cmd := findCommand("c", ids, needImage); len(ids) == 0 || len(cmd) > most {
+		if cmd := findCommand("c", ids, needImage, nil); len(ids) == 0 || len(cmd) > most {
 			t.Fatalf("a command for %d documents has %d bytes", len(ids), len(cmd))
 		}
 	}

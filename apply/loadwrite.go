@@ -44,7 +44,11 @@ type loadWriter struct {
 // insert that meets its _id undoes everything, and the next try looks first;
 // elsewhere the others stay, and only that one is looked up.
 func (t *target) writeLoad(ctx context.Context, p *plan, how care, conflicts string) (others int, err error) {
-	w := &loadWriter{writer: t.writer(ctx, p, nil), conflicts: conflicts, again: how == again}
+	plain, err := t.writer(ctx, p, how, nil)
+	if err != nil {
+		return 0, err
+	}
+	w := &loadWriter{writer: plain, conflicts: conflicts, again: how == again}
 	w.builder.inserts.unordered = !t.able.transactions
 	w.settle = w.meet
 	var look []*document
@@ -118,6 +122,9 @@ func (w *loadWriter) meet(d *document, held bson.Raw) error {
 		return nil
 	}
 	resolved, _, err := d.resolveHeld(held, event.Strict, event.Strict)
+	if err == nil {
+		err = w.place(&resolved, held)
+	}
 	if err != nil {
 		return err
 	}

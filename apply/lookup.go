@@ -35,7 +35,7 @@ func (w *writer) lookUpSome(documents []*document, what need) error {
 		}
 		byKey[string(key)] = d
 	}
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, what))
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, what, w.key))
 	if err != nil {
 		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}

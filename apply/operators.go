@@ -20,6 +20,8 @@ type operators struct {
 	unsets []string
 	// arrays are paths that must hold arrays.
 	arrays []string
+	// key are the conditions of the document's shard key.
+	key []byte
 }
 
 type setting struct {
@@ -126,7 +128,7 @@ func (b *commandBuilder) operate(id bson.RawValue, o *operators) {
 	dst, at := rawbson.Begin(b.updates.buf)
 	dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, "q")
 	dst, filter := rawbson.Begin(dst)
-	dst = appendEqual(dst, id)
+	dst = append(appendEqual(dst, id), o.key...)
 	for _, path := range o.arrays {
 		dst = rawbson.AppendHeader(dst, bson.TypeEmbeddedDocument, path)
 		var is int

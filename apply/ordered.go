@@ -116,7 +116,7 @@ func (w *writer) lastHeld(changes []change) (int, error) {
 
 // findHeld adds the keys of those of the _ids that are held.
 func (w *writer) findHeld(ids []bson.RawValue, held map[string]bool) error {
-	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, needID))
+	cursor, err := w.db.RunCommandCursor(w.ctx, findCommand(w.target.Coll, ids, needID, nil))
 	if err != nil {
 		return fmt.Errorf("look up documents ns=%s: %w", w.target, err)
 	}

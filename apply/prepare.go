@@ -27,6 +27,8 @@ type preparer struct {
 	// hold makes sure of the step's claim; it is asked before each creation, so
 	// that a member which slept creates nothing that was dropped since.
 	hold func(context.Context) error
+	// shards shards what is made; nil for nothing.
+	shards *sharder
 }
 
 // prepare creates what the manifest lists and the rules select: collections
@@ -137,7 +139,11 @@ func untouched(ctx context.Context, client *mongo.Client, target event.Namespace
 	if err != nil {
 		return fmt.Errorf("look at target %s: %w", target, err)
 	}
-	if len(indexes) > 1 {
+	own, err := beyondShardKey(ctx, client, target, indexes)
+	if err != nil {
+		return err
+	}
+	if own > 0 {
 		return &conflictError{target, "it exists with indexes of its own"}
 	}
 	return nil
@@ -173,6 +179,9 @@ func (p *preparer) create(ctx context.Context, m *state.Manifest, c *state.Colle
 		return err
 	}
 	if err := createCollection(ctx, p.client, target, opts); err != nil {
+		return err
+	}
+	if err := p.shards.spread(ctx, target, opts); err != nil {
 		return err
 	}
 	record.Ready = true

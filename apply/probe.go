@@ -39,8 +39,9 @@ func probeExact(ctx context.Context, client *mongo.Client, able *abilities) (err
 	}()
 	b := newBuilder(ns.Coll, abilities{})
 	key := bson.RawValue{Type: bson.TypeObjectID, Value: id[:]}
-	b.stub(key)
-	b.set(key, wanted)
+	if err := errors.Join(b.stub(key, wanted), b.set(key, wanted)); err != nil {
+		return fmt.Errorf("probe updates: %w", err)
+	}
 	for _, c := range b.drain() {
 		err := run(ctx, coll.Database(), ns, c)
 		if err != nil && mongodb.Classify(err) != retry.Stop {

@@ -80,6 +80,9 @@ func (x *executor) reload(ctx context.Context) (string, error) {
 	if err := createCollection(ctx, x.client, target, opts); err != nil {
 		return "", err
 	}
+	if err := x.spread(ctx, target, opts); err != nil {
+		return "", err
+	}
 	for _, spec := range indexes {
 		ix, ok, err := indexOfSpec(spec, rules.IndexPolicy{})
 		if err != nil {

@@ -58,8 +58,9 @@ const (
 // write is one document's write.
 type write struct {
 	kind writeKind
-	// id selects the held document.
-	id bson.RawValue
+	// id selects the held document, with key, the conditions of its shard key.
+	id  bson.RawValue
+	key []byte
 	// doc is the image to be there afterwards.
 	doc bson.Raw
 	// fromDeltas says that doc was made from the held document, so that it

@@ -187,7 +187,7 @@ func (s *Service) survey(ctx context.Context) error {
 		return err
 	}
 	s.deployment = d
-	s.able = abilities{nestedDollar: !d.Standin && d.AtLeast(5, 0)}
+	s.able = abilities{nestedDollar: !d.Standin && d.AtLeast(5, 0), sharded: d.Sharded}
 	if err := errors.Join(probeExact(ctx, s.client, &s.able), probeCollectionUUID(ctx, s.client, &s.able)); err != nil {
 		return err
 	}

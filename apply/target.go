@@ -28,6 +28,8 @@ type target struct {
 	// catalog is what this worker knows of the destination's collections; it
 	// is forgotten after each barrier, since only DDL changes it.
 	catalog map[event.Namespace]targetInfo
+	// shards shards what ensure makes; nil for nothing.
+	shards *sharder
 	// uniques says which collections have unique indexes, of those asked for.
 	uniques map[event.Namespace]bool
 	// builder is used by one write at a time, which leaves it empty.
@@ -43,6 +45,8 @@ type targetInfo struct {
 	// collated says that _id values of other bytes may be equal there: the
 	// collection has a collation.
 	collated bool
+	// key is its shard key; nil where there is none but _id.
+	key *shardKey
 }
 
 func newTarget(client *mongo.Client, able abilities) *target {
@@ -81,8 +85,15 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 			if err := t.client.Database(c.target.DB).CreateCollection(ctx, c.target.Coll); err != nil && !hasCode(err, codeNamespaceExists) {
 				return fmt.Errorf("create collection ns=%s: %w", c.target, err)
 			}
+			if err := t.shards.spread(ctx, c.target, listed.Options); err != nil {
+				return err
+			}
 		}
-		t.catalog[c.target] = targetInfo{capped: listed.Capped(), collated: listed.Collated()}
+		info := targetInfo{capped: listed.Capped(), collated: listed.Collated()}
+		if info.key, err = t.keyOf(ctx, c.target, info.collated); err != nil {
+			return err
+		}
+		t.catalog[c.target] = info
 	}
 	return nil
 }
@@ -91,7 +102,10 @@ func (t *target) ensure(ctx context.Context, changes []change, mode event.ApplyM
 // half of the one before cannot tell what that has written from what does not
 // fit, and asks for the document where it does not.
 func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) error {
-	w := t.writer(ctx, p, fx)
+	w, err := t.writer(ctx, p, how, fx)
+	if err != nil {
+		return err
+	}
 	groups := map[need][]*document{}
 	for _, d := range p.documents {
 		if d.unfit != nil {
@@ -101,8 +115,8 @@ func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) erro
 			continue
 		}
 		look := how != asSaid || d.look
-		n := d.needs(look)
-		if n == needImage && !look && len(d.deltas) == 1 {
+		n := w.needs(d, look)
+		if n == needImage && w.key == nil && !look && len(d.deltas) == 1 {
 			if o, ok := operatorsOf(d.deltas[0]); ok {
 				if err := w.operate(d, &o); err != nil {
 					return err
@@ -127,11 +141,16 @@ func (t *target) write(ctx context.Context, p *plan, how care, fx *effects) erro
 }
 
 // writer prepares the writing of a plan by the target's builder.
-func (t *target) writer(ctx context.Context, p *plan, fx *effects) *writer {
-	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, fx: fx, builder: &t.builder, guard: t.guard, collated: t.catalog[p.target].collated}
-	w.builder.coll, w.builder.able = p.target.Coll, t.able
+func (t *target) writer(ctx context.Context, p *plan, how care, fx *effects) (*writer, error) {
+	if err := t.relearn(ctx, p.target, how); err != nil {
+		return nil, err
+	}
+	info := t.catalog[p.target]
+	w := &writer{ctx: ctx, db: t.client.Database(p.target.DB), target: p.target, fx: fx, builder: &t.builder, guard: t.guard, collated: info.collated, key: info.key}
+	w.clear = how != asSaid
+	w.builder.coll, w.builder.able, w.builder.key = p.target.Coll, t.able, w.key
 	w.builder.drain() // of a try that failed
-	return w
+	return w, nil
 }
 
 // writer writes one plan.
@@ -148,8 +167,12 @@ type writer struct {
 	builder *commandBuilder
 	// guard is the target's.
 	guard func(context.Context) error
-	// collated is as in targetInfo.
+	// collated and key are as in targetInfo.
 	collated bool
+	key      *shardKey
+	// clear says that a document which is not found may be in the way all the
+	// same: one that a migration between shards has left behind.
+	clear bool
 	// settle, if set, decides about looked up documents instead of the events.
 	settle func(d *document, held bson.Raw) error
 }
@@ -159,6 +182,9 @@ func (w *writer) addHeld(d *document, held bson.Raw) error {
 		return w.settle(d, held)
 	}
 	resolved, removed, err := d.resolveHeld(held, max(w.missing, d.missing), max(w.misfit, d.misfit))
+	if err == nil {
+		err = w.place(&resolved, held)
+	}
 	if err != nil && w.ordered {
 		return w.fx.unfitOrdered(d.last, err)
 	}
@@ -174,6 +200,9 @@ func (w *writer) addHeld(d *document, held bson.Raw) error {
 }
 
 func (w *writer) add(d *document, wr write) error {
+	if w.key != nil && wr.kind == writeRespell && !w.builder.able.transactions {
+		return w.relocate(d, wr)
+	}
 	if w.builder.full(len(wr.doc) + len(wr.id.Value)) {
 		if err := w.flush(); err != nil {
 			return err

@@ -37,6 +37,7 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 		defer w.s.progress.unwatch(w.tp)
 	}
 	w.target = newTarget(w.s.client, w.s.able)
+	w.target.shards = w.s.newSharder()
 	w.target.guard = func(ctx context.Context) error { return w.s.store.owns(ctx, &w.held) }
 	w.s.progress.set(w.tp, &w.held)
 	defer w.s.progress.drop(w.tp)

@@ -116,6 +116,13 @@ type opTime struct {
 	Term int64          `bson:"t"`
 }
 
+// IsSharded reports whether a client leads to a router of a sharded cluster. It
+// asks one command.
+func IsSharded(ctx context.Context, client *mongo.Client) (bool, error) {
+	h, err := sayHello(ctx, client)
+	return err == nil && h.Msg == routerMessage, err
+}
+
 // Describe asks a deployment what it is. The first call on a stand-in writes
 // its substitute id to database tributary; nothing is written elsewhere.
 func Describe(ctx context.Context, client *mongo.Client) (Deployment, error) {
