@@ -262,9 +262,17 @@ func (s *Service) register(ctx context.Context, g *groupRecord) {
 		s.log.Warn().Err(err).Msg("group was not registered")
 		return
 	}
-	s.fetcher.client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) {
+	said := func(_ *kgo.Record, err error) {
 		if err != nil {
 			s.log.Warn().Err(err).Msg("group was not registered")
 		}
-	})
+	}
+	if g.Phase != state.PhaseDone {
+		s.fetcher.client.Produce(context.WithoutCancel(ctx), record, said)
+		return
+	}
+	// The service ends now, and nothing says it later.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain+endTimeout)
+	defer cancel()
+	said(s.fetcher.client.ProduceSync(end, record).First())
 }

@@ -57,7 +57,12 @@ type Config struct {
 	// while a registered group stands before what would be deleted; zero
 	// leaves it alone.
 	MaxRetention time.Duration
-	Source       mongodb.Options
+	// DropLoaded says that what a complete run has left on the snapshot topic is
+	// deleted there once every registered group, and each of LoadedBy, has loaded
+	// it. LoadedBy names the destinations that load documents.
+	DropLoaded bool
+	LoadedBy   []string
+	Source     mongodb.Options
 	// Select says which namespaces are captured; nil captures all.
 	Select *rules.Selection
 	// EnforcesUnique holds, by destination, the selections under which unique

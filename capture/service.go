@@ -179,6 +179,12 @@ func (s *Service) serve(ctx context.Context, t *tenure) error {
 			return nil
 		})
 	}
+	if s.cfg.DropLoaded {
+		g.Go(func() error {
+			s.dropLoaded(ctx)
+			return nil
+		})
+	}
 	policy := s.cfg.Retry
 	policy.OnRetry = s.retrying
 	err := policy.Loop(ctx, classify, func(ctx context.Context, alive func()) error {

@@ -243,7 +243,8 @@ func (s *Service) readable(ctx context.Context, log *topicLog, from map[int32]in
 // slowest returns, by partition, the offset up to which every destination that
 // loads the run has loaded, as their groups tell Kafka, which is never ahead of
 // what a majority of the destination has. A configured destination that has not
-// begun stands at the run's first offset. The name is the slowest one's.
+// begun stands at the run's first offset; a registered one that the configuration
+// does not have counts as well. The name is the slowest one's.
 func (s *Service) slowest(ctx context.Context, admin *kadm.Client, log *topicLog, m *state.Manifest, groups []state.GroupRegistration) (map[int32]int64, string, error) {
 	type reader struct {
 		name    string
@@ -252,26 +253,21 @@ func (s *Service) slowest(ctx context.Context, admin *kadm.Client, log *topicLog
 		former bool
 	}
 	var readers []reader
-	for _, destination := range s.cfg.Destinations {
-		begun := false
-		for _, g := range groups {
-			if g.Destination != destination {
-				continue
-			}
-			begun = true
-			if g.Run != "" && g.Phase != state.PhaseSnapshot {
-				continue // it has loaded its run
-			}
-			name := route.ApplyGroup(s.cfg.Pipeline, g.Destination, g.Group)
-			offsets, err := admin.FetchOffsets(ctx, name)
-			if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-				return nil, "", fmt.Errorf("read offsets of group %s: %w", name, err)
-			}
-			readers = append(readers, reader{destination, offsets, g.Run != "" && g.Run != m.Run})
+	loading, absent := state.StillLoading(groups, s.cfg.Destinations)
+	for _, g := range loading {
+		group := route.ApplyGroup(s.cfg.Pipeline, g.Destination, g.Group)
+		offsets, err := admin.FetchOffsets(ctx, group)
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return nil, "", fmt.Errorf("read offsets of group %s: %w", group, err)
 		}
-		if !begun {
-			readers = append(readers, reader{name: destination + " (which has not begun)"})
+		name := g.Destination
+		if !slices.Contains(s.cfg.Destinations, name) {
+			name += " (which the configuration does not have: hint: if it is given up, take its registration off the state topic)"
 		}
+		readers = append(readers, reader{name, offsets, g.Run != "" && g.Run != m.Run})
+	}
+	for _, name := range absent {
+		readers = append(readers, reader{name: name + " (which has not begun)"})
 	}
 	stands, behind := map[int32]int64{}, map[string]int64{}
 	for i, p := range log.partitions() {

@@ -25,8 +25,8 @@ func capturePart() part {
 		}
 		service, err := capture.New(capture.Config{
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
-			MaxRetention: p.cfg.Kafka.StretchedRetention(),
-			Select:       selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
+			MaxRetention: p.cfg.Kafka.StretchedRetention(), DropLoaded: p.cfg.Snapshot.RetainRuns == 0, LoadedBy: p.cfg.LoadingDocuments(),
+			Select: selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
 			CatalogInterval: p.cfg.Source.CatalogInterval, CommitInterval: p.cfg.Capture.CommitInterval,
 			CommitEvents: p.cfg.Capture.CommitEvents, QueueBytes: int64(p.cfg.Capture.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,

@@ -227,7 +227,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 	}
 	end()
 	if err == nil {
-		err = p.tellOutcomes(parts, services)
+		err = p.tellOutcomes(ctx, parts, services)
 	}
 	if serving := background.Wait(); serving != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return serving // it is why the services were stopped

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 
-	"github.com/tributarydb/tributary/internal/config"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/snapshot"
 )
@@ -25,17 +24,12 @@ func snapshotPart() part {
 		if err != nil {
 			return nil, err
 		}
-		disk, destinations := int64(p.cfg.Kafka.SnapshotDisk), []string(nil)
+		disk := int64(p.cfg.Kafka.SnapshotDisk)
 		if p.cfg.Snapshot.RetainRuns > 0 {
 			disk = 0 // what is kept cannot make room
 		}
-		for _, d := range p.cfg.Destinations {
-			if d.Syncs(config.SyncFull) {
-				destinations = append(destinations, d.Name)
-			}
-		}
 		return snapshot.New(snapshot.Config{
-			DiskBytes: disk, Destinations: destinations,
+			DiskBytes: disk, Destinations: p.cfg.LoadingDocuments(),
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
 			Select: selection, WithoutDocuments: !p.cfg.LoadsDocuments(), OneOff: p.cfg.OneOff(), BatchBytes: int(p.cfg.Snapshot.Batch), ChunkBytes: int64(p.cfg.Snapshot.Chunk),
 			ChunkDocuments: int64(p.cfg.Snapshot.ChunkDocuments), Workers: p.cfg.Snapshot.Workers, Retry: p.retry(),

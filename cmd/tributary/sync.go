@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/tributarydb/tributary/apply"
 	"github.com/tributarydb/tributary/capture"
 	"github.com/tributarydb/tributary/internal/config"
 	"github.com/tributarydb/tributary/internal/kafka"
+	"github.com/tributarydb/tributary/internal/logfield"
 	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/state"
@@ -33,19 +35,42 @@ func syncOf(d config.Destination) apply.Sync {
 }
 
 // tellOutcomes prints how one-off copies have ended.
-func (p *process) tellOutcomes(parts []part, services []runner) error {
+func (p *process) tellOutcomes(ctx context.Context, parts []part, services []runner) error {
+	ends := false
 	for i, s := range services {
 		copied, ok := s.(*apply.Service)
 		if !ok {
 			continue
 		}
 		if o, ended := copied.Outcome(); ended {
+			ends = true
 			if err := p.app.print(fmt.Sprintf("destination %s: complete; %s\n", parts[i].destination, o.Text)); err != nil {
 				return err
 			}
 		}
 	}
+	if ends && p.cfg.OneOff() && p.cfg.Snapshot.RetainRuns == 0 {
+		p.dropLoaded(ctx)
+	}
 	return nil
+}
+
+// dropTimeout bounds the end of a one-off copy.
+const dropTimeout = time.Minute
+
+// dropLoaded deletes from Kafka what a one-off copy has loaded, if this was the
+// last destination: elsewhere capture does it, which has ended here.
+func (p *process) dropLoaded(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+	defer cancel()
+	topics := route.TopicsOf(p.cfg.Name)
+	run, err := state.DeleteLoaded(ctx, p.kafka, topics, p.cfg.LoadingDocuments())
+	switch {
+	case err != nil:
+		p.log.Warn().Err(err).Msg("the full load was not deleted from Kafka")
+	case run != "":
+		p.log.Info().Str(logfield.Run, run).Str(logfield.Topic, topics.Snapshot).Msg("the full load was deleted from Kafka: every destination has loaded it")
+	}
 }
 
 // errLoaded ends capture when nobody follows the changes after the load.

@@ -52,10 +52,13 @@ select: {include: ["shop.*"]}
 destinations: [%s]
 http: {address: "127.0.0.1:0"}
 `, testenv.NewPipeline(t), source.URI, broker.Brokers[0], strings.Join(list, ", ")))
-	for range 2 { // the second finds nothing left to do
+	for i := range 2 { // the second finds nothing left to do
 		run := start(t, nil, "run", "-config", path)
 		if code := run.wait(t); code != 0 || strings.Count(run.stdout.String(), "complete; nothing was written to the source meanwhile") != len(dests) {
 			t.Fatalf("exit code %d\n%s%s", code, run.stdout, run.stderr)
+		}
+		if deleted := strings.Contains(run.stderr.String(), "the full load was deleted from Kafka"); deleted != (i == 0) {
+			t.Errorf("start %d deletes the load from Kafka: %t\n%s", i, deleted, run.stderr)
 		}
 	}
 	for kind, want := range map[string]struct {

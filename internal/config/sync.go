@@ -84,6 +84,16 @@ func (c *Config) LoadsDocuments() bool {
 	return slices.ContainsFunc(c.Destinations, func(d Destination) bool { return d.Syncs(SyncFull) })
 }
 
+// LoadingDocuments names the destinations that take the source's documents.
+func (c *Config) LoadingDocuments() (names []string) {
+	for _, d := range c.Destinations {
+		if d.Syncs(SyncFull) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
 // OneOff reports whether no destination follows changes: then the pipeline ends
 // by itself.
 func (c *Config) OneOff() bool {
