@@ -4,16 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-	"time"
 
-	"github.com/tributarydb/tributary/internal/logfield"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 )
-
-// buildInterval is how often the destination is asked how far index builds have
-// come.
-const buildInterval = 5 * time.Second
 
 // buildCount counts the collections of a load whose indexes this process builds.
 type buildCount struct{ collections, built atomic.Int64 }
@@ -28,25 +22,6 @@ type indexBuild struct {
 		Done  int64 `bson:"done"`
 		Total int64 `bson:"total"`
 	} `bson:"progress"`
-}
-
-// tellBuilds logs how far index builds of the load have come until ctx ends. A
-// destination that does not say so is not asked again: the builds go on.
-func (s *Service) tellBuilds(ctx context.Context) {
-	for s.sleep(ctx, buildInterval) {
-		list, err := indexBuilds(ctx, s.client)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.Info().Err(sanitize(err)).Msg("the destination does not say how far index builds have come")
-			}
-			return
-		}
-		for _, b := range list {
-			s.log.Info().Str(logfield.Target, b.NS).Str("step", b.Message).Int64("done", b.Progress.Done).Int64("total", b.Progress.Total).
-				Int64("collections", s.progress.builds.collections.Load()).Int64("built", s.progress.builds.built.Load()).
-				Msg("index build goes on")
-		}
-	}
 }
 
 // indexBuilds asks a destination for the index builds that are under way.

@@ -123,12 +123,12 @@ func (s *Service) checkGroup(g *groupRecord, source string) error {
 	return nil
 }
 
-// watch follows the run's manifest.
+// watch follows the run's manifest, and how far its chunks have come.
 func (c *coordinator) watch(ctx context.Context, run string) error {
 	return c.s.kafkaRetry(ctx, func(ctx context.Context) error {
-		return state.Watch(ctx, c.s.cfg.Kafka, c.s.stateTopic, func(key string, value []byte) error {
+		return state.Follow(ctx, c.s.cfg.Kafka, c.s.stateTopic, func(key string, value []byte) error {
 			if key != state.KeyRun(run) || value == nil {
-				return nil
+				return c.s.loading.take(key, value)
 			}
 			var m state.Manifest
 			if err := json.Unmarshal(value, &m); err != nil {
@@ -138,9 +138,10 @@ func (c *coordinator) watch(ctx context.Context, run string) error {
 			case <-c.manifests: // an older one that nobody has looked at
 			default:
 			}
+			c.s.loading.of(&m)
 			c.manifests <- m
 			return nil
-		})
+		}, c.s.loading.isCurrent)
 	})
 }
 
@@ -262,12 +263,7 @@ func (c *coordinator) buildAll(ctx context.Context, m *state.Manifest) error {
 	if !c.s.cfg.Sync.Schema {
 		return nil
 	}
-	told, stop := context.WithCancel(ctx)
-	var teller errgroup.Group
-	teller.Go(func() error { c.s.tellBuilds(told); return nil })
-	err := c.buildEach(ctx, m)
-	stop()
-	return errors.Join(err, teller.Wait())
+	return c.buildEach(ctx, m)
 }
 
 func (c *coordinator) buildEach(ctx context.Context, m *state.Manifest) error {

@@ -79,6 +79,7 @@ func (w *worker) loadBatch(ctx context.Context, run string, records []*kgo.Recor
 			next.Loaded = run
 			break
 		}
+		next.Load = next.Load.passed(b.Chunk, int64(b.Count), int64(len(b.Documents)))
 		if err := l.add(&b, r.Offset); err != nil {
 			return next, 0, err
 		}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/progress"
+	"github.com/tributarydb/tributary/internal/state"
 )
 
 // metrics counts what the service does. All are per process.
@@ -34,6 +36,12 @@ type metrics struct {
 	barrierWait prometheus.Gauge
 	queued      prometheus.GaugeFunc
 	lag         prometheus.Gauge
+
+	// What follows is set by the surveyor.
+	load                                    *progress.Metrics
+	serverBuilds, serverBuildShare          prometheus.Gauge
+	indexCollections, indexCollectionsBuilt prometheus.Gauge
+	deferredIndexes                         *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer, destination, group string, queued func() float64) (*metrics, error) {
@@ -73,6 +81,14 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 		pendingRefreshes: gauge("pending_refreshes", "Documents that are needed whole and have not come yet."),
 		pendingReloads:   gauge("pending_reloads", "Collections that are needed whole and have not come yet."),
 	}
+	m.load = progress.NewMetrics(part, labels, state.LoadPlanning, state.LoadLoading, state.LoadIndexes, state.LoadCatchingUp, state.LoadDone)
+	m.serverBuilds = gauge("destination_index_builds", "Index builds that the destination's server shows as under way, whoever began them.")
+	m.serverBuildShare = gauge("destination_index_build_ratio", "Least share, 0 to 1, that one of them has done of its present step; 1 where there is none.")
+	m.indexCollections = gauge("index_collections", "Collections of the load whose indexes this process builds.")
+	m.indexCollectionsBuilt = gauge("index_collections_built", "Those of them whose indexes are built.")
+	m.deferredIndexes = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: space, Subsystem: part, Name: "deferred_indexes", Help: "Indexes that wait for finalize, by reason.", ConstLabels: labels,
+	}, []string{"reason"})
 	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: space, Subsystem: part, Name: "queued_bytes", Help: "Bytes fetched and not yet taken.", ConstLabels: labels,
 	}, queued)
@@ -82,12 +98,13 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	for _, c := range []prometheus.Collector{
 		m.events, m.documents, m.bytes, m.batches, m.batchTime, m.retries, m.lost, m.unexpected, m.barriers, m.barrierWait, m.refreshes, m.reloads, m.skipped,
 		m.pendingRefreshes, m.pendingReloads, m.partitions, m.failed, m.builds, m.letters, m.dead, m.queued, m.lag,
+		m.serverBuilds, m.serverBuildShare, m.indexCollections, m.indexCollectionsBuilt, m.deferredIndexes,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	return m, nil
+	return m, m.load.Register(registerer)
 }
 
 func (m *metrics) count(op event.Op, n int) { m.events.WithLabelValues(string(op)).Add(float64(n)) }

@@ -17,8 +17,8 @@ const statusInterval = time.Second
 // says for whom.
 const quietBarrier = 3 * time.Second
 
-// progress gathers where this process's partitions stand.
-type progress struct {
+// account gathers where this process's partitions stand.
+type account struct {
 	events    atomic.Int64
 	documents atomic.Int64
 	builds    buildCount
@@ -32,19 +32,19 @@ type progress struct {
 // waiting is what is needed whole.
 type waiting struct{ documents, collections int }
 
-func newProgress() *progress {
-	return &progress{partitions: map[topicPartition]offsetRecord{}, waiting: map[topicPartition]waiting{}}
+func newAccount() *account {
+	return &account{partitions: map[topicPartition]offsetRecord{}, waiting: map[topicPartition]waiting{}}
 }
 
 // watch takes note of what a partition waits for.
-func (p *progress) watch(tp topicPartition, w *watch) {
+func (p *account) watch(tp topicPartition, w *watch) {
 	documents, collections := w.pending()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting[tp] = waiting{documents, collections}
 }
 
-func (p *progress) unwatch(tp topicPartition) {
+func (p *account) unwatch(tp topicPartition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.waiting, tp)
@@ -52,7 +52,7 @@ func (p *progress) unwatch(tp topicPartition) {
 
 // wanted returns what this process's partitions wait for. Each of them knows
 // what the whole group waits for, as of its last barrier.
-func (p *progress) wanted() waiting {
+func (p *account) wanted() waiting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var most waiting
@@ -62,19 +62,19 @@ func (p *progress) wanted() waiting {
 	return most
 }
 
-func (p *progress) set(tp topicPartition, o *offsetRecord) {
+func (p *account) set(tp topicPartition, o *offsetRecord) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.partitions[tp] = *o
 }
 
-func (p *progress) drop(tp topicPartition) {
+func (p *account) drop(tp topicPartition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.partitions, tp)
 }
 
-func (p *progress) offset(tp topicPartition) (int64, bool) {
+func (p *account) offset(tp topicPartition) (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o, ok := p.partitions[tp]
@@ -93,7 +93,7 @@ type summary struct {
 	wall time.Time
 }
 
-func (p *progress) summary(changes string) summary {
+func (p *account) summary(changes string) summary {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var s summary

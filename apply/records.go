@@ -104,6 +104,8 @@ type offsetRecord struct {
 	// Loaded is the run whose end this partition of the snapshot topic has
 	// met.
 	Loaded string `bson:"loaded"`
+	// Load is how far this partition of the snapshot topic was loaded.
+	Load loadRecord `bson:"load,omitempty"`
 	// Updated is the writer's clock, for operators.
 	Updated time.Time `bson:"updated"`
 }

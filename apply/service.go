@@ -30,7 +30,8 @@ type Service struct {
 	codec      *wire.Codec
 	metrics    *metrics
 	phases     *phases
-	progress   *progress
+	progress   *account
+	loading    *loading
 	barriers   *barriers
 	failures   *failures
 	fetcher    *fetcher
@@ -67,7 +68,7 @@ func New(cfg Config) (*Service, error) {
 	topics := route.TopicsOf(cfg.Pipeline)
 	s := &Service{
 		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
-		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newProgress(), barriers: newBarriers(), failures: newFailures(),
+		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newAccount(), loading: newLoading(), barriers: newBarriers(), failures: newFailures(),
 		poked: make(chan struct{}, 1),
 	}
 	if s.fetcher, err = newFetcher(cfg.Kafka, codec, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
@@ -141,6 +142,7 @@ func (s *Service) serve(ctx context.Context) error {
 	group.Go(func() error { return s.fetcher.run(hard) })
 	group.Go(func() error { return s.builder.run(hard) })
 	group.Go(func() error { return s.report(ctx) })
+	group.Go(func() error { return (&surveyor{s: s}).run(ctx) })
 	c := &coordinator{s: s, manifests: make(chan state.Manifest, 1)}
 	group.Go(func() error { return c.run(ctx) })
 	group.Go(func() error { return (&enforcer{s: s, said: map[deferredID]string{}}).run(ctx) })

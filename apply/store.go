@@ -212,7 +212,7 @@ func (s *store) offsets(ctx context.Context, topic string) (map[int32]offsetReco
 // context it is part of that.
 func (s *store) move(ctx context.Context, held, next *offsetRecord) (bool, error) {
 	filter := bson.D{{Key: "_id", Value: held.ID}, {Key: "epoch", Value: held.Epoch}, {Key: "offset", Value: held.Offset}}
-	res, err := s.db.Collection(offsetsCollection).UpdateOne(ctx, filter, set(
+	fields := []bson.E{
 		field("offset", next.Offset),
 		field("position", next.Position),
 		field("watermark", next.Watermark),
@@ -222,7 +222,11 @@ func (s *store) move(ctx context.Context, held, next *offsetRecord) (bool, error
 		field("exact", next.Exact),
 		field("loaded", next.Loaded),
 		field("updated", time.Now().UTC()),
-	))
+	}
+	if next.Load != held.Load {
+		fields = append(fields, field("load", next.Load))
+	}
+	res, err := s.db.Collection(offsetsCollection).UpdateOne(ctx, filter, set(fields...))
 	if err != nil {
 		return false, fmt.Errorf("move offset of partition %s/%d: %w", held.ID.Topic, held.ID.Partition, err)
 	}
