@@ -15,6 +15,7 @@ import (
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/throttle"
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // How batches take effect.
@@ -77,6 +78,10 @@ type Config struct {
 	// Sharding says how collections are spread over a sharded destination; zero
 	// leaves those that apply makes unsharded.
 	Sharding Sharding
+	// Start is for a group that follows changes without a load: the cluster time
+	// as of which, or later, the destination holds the source. Zero is the
+	// present. It does not change during a group's life (RulesDigest).
+	Start bson.Timestamp
 	// ExactlyOnce is one of ExactlyOnceAuto, ExactlyOnceOn and ExactlyOnceOff;
 	// empty means auto.
 	ExactlyOnce string

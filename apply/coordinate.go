@@ -73,32 +73,54 @@ func (c *coordinator) begin(ctx context.Context) (groupRecord, error) {
 		if ok {
 			return g, s.checkGroup(&g, identity.Deployment)
 		}
-		m, found := view.LatestRun()
-		if !found || m.State == state.RunFailed {
-			s.cfg.Report.Set(state.StateStarting, "waiting for a run of snapshot")
+		first, ok, err := s.firstRecord(ctx, view, identity.Deployment)
+		if err != nil {
+			return groupRecord{}, err
+		}
+		if !ok {
 			if !s.sleep(ctx, coordinateInterval) {
 				return groupRecord{}, ctx.Err()
 			}
 			continue
 		}
-		if err := s.late(ctx, &m); err != nil {
-			return groupRecord{}, err
-		}
-		err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error {
-			now, err := s.store.now(ctx)
-			if err != nil {
-				return err
-			}
-			return s.store.insertGroup(ctx, groupRecord{
-				ID: s.store.id, Phase: state.PhaseSnapshot, Source: identity.Deployment, Rules: s.cfg.RulesDigest,
-				Run: m.Run, Watermark: m.Watermark, ChangeOffsets: m.ChangeOffsets, SnapshotOffsets: m.SnapshotOffsets,
-				Deadline: now, Created: now,
-			})
-		})
+		err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error { return s.store.insertGroup(ctx, first) })
 		if err != nil {
 			return groupRecord{}, err
 		}
 	}
+}
+
+// firstRecord is what a group begins with: the latest run, or for one without a
+// load its place in the changes. Ok is false while there is nothing to begin
+// with.
+func (s *Service) firstRecord(ctx context.Context, view *state.View, source string) (g groupRecord, ok bool, err error) {
+	if !s.cfg.Sync.loads() {
+		if source != "" {
+			g, ok, err = s.beginAlone(ctx, source)
+		}
+		if err == nil && !ok {
+			s.cfg.Report.Set(state.StateStarting, "waiting for capture to begin")
+		}
+		return g, ok, err
+	}
+	m, found := view.LatestRun()
+	if !found || m.State == state.RunFailed {
+		s.cfg.Report.Set(state.StateStarting, "waiting for a run of snapshot")
+		return g, false, nil
+	}
+	if err := s.late(ctx, &m); err != nil {
+		return g, false, err
+	}
+	var now time.Time
+	err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error {
+		now, err = s.store.now(ctx)
+		return err
+	})
+	return groupRecord{
+		ID: s.store.id, Phase: state.PhaseSnapshot, Source: source, Rules: s.cfg.RulesDigest,
+		Run: m.Run, Watermark: m.Watermark, ChangeOffsets: m.ChangeOffsets, SnapshotOffsets: m.SnapshotOffsets,
+		Deadline: now, Created: now,
+	}, err == nil, err
 }
 
 func (s *Service) readGroup(ctx context.Context) (g groupRecord, ok bool, err error) {
@@ -187,6 +209,9 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 	if _, ended := endOf(g); ended || m.Run != g.Run {
 		return nil
 	}
+	if !s.cfg.Sync.loads() {
+		return c.claimed(ctx, g, func(ctx context.Context) error { return c.adopt(ctx, g) }, field("prepared", true), field("phase", state.PhaseChanges))
+	}
 	if m.State == state.RunFailed {
 		return &stateError{fmt.Errorf("load run %s: snapshot gave it up: %s: hint: drop what was loaded in the destination, and begin under a new pipeline name", m.Run, m.Cause)}
 	}
@@ -198,13 +223,7 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 			field("phase", state.PhaseChanges))
 	}
 	if !g.Prepared {
-		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, plain: !s.cfg.Sync.Schema, conflicts: s.cfg.Conflicts, shards: s.newSharder(), hold: func(ctx context.Context) error {
-			ok, err := s.store.claimGroup(ctx, g.Phase, leaseTime)
-			if err != nil || !ok {
-				return errors.Join(err, errClaimLost)
-			}
-			return nil
-		}}
+		p := &preparer{client: s.client, store: s.store, rules: s.cfg.Rules, plain: !s.cfg.Sync.Schema, conflicts: s.cfg.Conflicts, shards: s.newSharder(), hold: func(ctx context.Context) error { return c.holdStep(ctx, g) }}
 		return c.claimed(ctx, g, func(ctx context.Context) error { return p.prepare(ctx, m) }, field("prepared", true))
 	}
 	loaded, err := c.loaded(ctx, g)
@@ -213,6 +232,15 @@ func (c *coordinator) step(ctx context.Context, g *groupRecord, m *state.Manifes
 	}
 	return c.claimed(ctx, g, func(context.Context) error { return nil },
 		field("phase", state.PhaseIndexes), field("read_through", m.ReadThrough))
+}
+
+// holdStep makes sure that this member still has the group's next step in hand.
+func (c *coordinator) holdStep(ctx context.Context, g *groupRecord) error {
+	ok, err := c.s.store.claimGroup(ctx, g.Phase, leaseTime)
+	if err != nil || !ok {
+		return errors.Join(err, errClaimLost)
+	}
+	return nil
 }
 
 // stateError is a fault that no retry mends.

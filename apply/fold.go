@@ -80,7 +80,9 @@ type plan struct {
 
 // folder gathers a batch's events into plans. It is pure: no server, no clock.
 type folder struct {
-	mode event.ApplyMode
+	// mode is how deltas are taken that do not fit, missing how those are that
+	// meet no document.
+	mode, missing event.ApplyMode
 	// capped reports whether a target is a capped collection.
 	capped  func(event.Namespace) bool
 	plans   []*plan
@@ -90,13 +92,16 @@ type folder struct {
 }
 
 func newFolder(mode event.ApplyMode, capped func(event.Namespace) bool) *folder {
-	return &folder{mode: mode, capped: capped, targets: map[event.Namespace]*plan{}, keys: map[string]*document{}}
+	return &folder{mode: mode, missing: mode, capped: capped, targets: map[event.Namespace]*plan{}, keys: map[string]*document{}}
 }
 
 // fold folds events into plans, in the order of the targets' first events. The
 // plans alias the events.
 func fold(changes []change, mode event.ApplyMode, capped func(event.Namespace) bool) ([]*plan, error) {
-	f := newFolder(mode, capped)
+	return newFolder(mode, capped).all(changes)
+}
+
+func (f *folder) all(changes []change) ([]*plan, error) {
 	for _, c := range changes {
 		if err := f.add(c); err != nil {
 			return nil, err
@@ -122,7 +127,7 @@ func (f *folder) add(c change) error {
 	}
 	d, ok := f.keys[string(key)]
 	if !ok {
-		d = &document{id: id, first: c.Op, look: f.mode == event.Lenient, missing: f.mode, misfit: f.mode, shaken: c.shaken}
+		d = &document{id: id, first: c.Op, look: f.mode == event.Lenient, missing: f.missing, misfit: f.mode, shaken: c.shaken}
 		f.keys[string(key)] = d
 		p.documents = append(p.documents, d)
 	}

@@ -151,6 +151,9 @@ func (s *Service) reportOnce() {
 	}
 	s.cfg.Report.Update(func(status *state.Status) {
 		status.Phase = g.Phase
+		if !s.cfg.Sync.loads() {
+			status.Begin = g.Watermark
+		}
 		status.Position, status.LagSeconds = sum.position, lag
 		if status.Detail == nil {
 			status.Detail = map[string]int64{}

@@ -241,7 +241,7 @@ func (s *Service) sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func (s *Service) kafkaRetry(ctx context.Context, fn func(context.Context) error) error {
-	return s.policy.Do(ctx, kafka.Classify, fn)
+	return s.policy.Do(ctx, classify(kafka.Classify), fn)
 }
 
 // loadState reads the pipeline's state topic.

@@ -269,7 +269,7 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 	if err != nil {
 		return err
 	}
-	plans, err := fold(fx.changes, mode, w.target.capped)
+	plans, err := w.fold(fx.changes, mode)
 	if err != nil {
 		return err
 	}
@@ -305,6 +305,16 @@ func (w *worker) commit(ctx context.Context, changes []change, next offsetRecord
 	w.advance(next)
 	w.pace(ctx, w.s.cfg.ChangesThrottle, int64(len(changes)), sizeOf(changes))
 	return nil
+}
+
+// fold folds a batch. Without a load nobody knows that a document which is
+// missing will come or go later in the stream: it is asked for.
+func (w *worker) fold(changes []change, mode event.ApplyMode) ([]*plan, error) {
+	f := newFolder(mode, w.target.capped)
+	if !w.s.cfg.Sync.loads() {
+		f.missing = event.Strict
+	}
+	return f.all(changes)
 }
 
 // ensure has the target look up the collections of a batch.

@@ -14,6 +14,7 @@ import (
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // The ways to follow a source. ModeOplog tails local.oplog.rs; ModeChangeStream
@@ -74,6 +75,11 @@ type Config struct {
 	// CatalogInterval is how often the source's catalogue is compared with what
 	// was told of it, where a change stream does not report its changes.
 	CatalogInterval time.Duration
+	// Start is the cluster time behind which a new pipeline begins: every change
+	// later than it is published. Zero is the present. It is refused if it is
+	// later than that, and is an ErrHistoryLost if the source's oplog does not
+	// reach back to it. A pipeline that has begun goes on where it was.
+	Start bson.Timestamp
 	// CommitInterval and CommitEvents end a Kafka transaction, whichever comes
 	// first; the operations of one oplog entry are kept together.
 	CommitInterval time.Duration

@@ -88,5 +88,5 @@ func (d *deployment) use(mode string) {
 		d.entrySource = &streamSource{cfg: d.cfg, client: d.client}
 		return
 	}
-	d.entrySource = &mongoSource{client: d.client, keep: d.cfg.Select.Match, held: d.cfg.QueueBytes / heldShare, unique: d.cfg.EnforcesUnique, metrics: d.metrics}
+	d.entrySource = &mongoSource{client: d.client, keep: d.cfg.Select.Match, held: d.cfg.QueueBytes / heldShare, begin: d.cfg.Start, unique: d.cfg.EnforcesUnique, metrics: d.metrics}
 }

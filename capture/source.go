@@ -64,7 +64,10 @@ type mongoSource struct {
 	unique uniqueRules
 	// held bounds the fragments of open transactions that are kept in memory,
 	// in bytes; those of larger ones are read again.
-	held    int64
+	held int64
+	// begin is the cluster time behind which a new pipeline begins; zero for the
+	// present.
+	begin   bson.Timestamp
 	metrics *metrics
 }
 
@@ -80,9 +83,15 @@ func (s *mongoSource) describe(ctx context.Context) (event.Source, error) {
 }
 
 func (s *mongoSource) start(ctx context.Context) (state.CapturePosition, error) {
-	t, err := mongodb.MajorityTime(ctx, s.client)
+	t, err := beginning(ctx, s.client, s.begin)
 	if err != nil {
-		return state.CapturePosition{}, &sourceError{err}
+		return state.CapturePosition{}, err
+	}
+	at := event.Position{Time: t}
+	if !s.begin.IsZero() {
+		if at, err = s.entryBefore(ctx, t); err != nil {
+			return state.CapturePosition{}, err
+		}
 	}
 	// What is created after t announces itself by its create event.
 	collections, err := mongodb.ListCollections(ctx, s.client, s.keep)
@@ -95,7 +104,6 @@ func (s *mongoSource) start(ctx context.Context) (state.CapturePosition, error) 
 			whole = append(whole, c.UUID)
 		}
 	}
-	at := event.Position{Time: t}
 	return state.CapturePosition{ReadFrom: at, PublishedThrough: at, ByNamespace: whole}, nil
 }
 

@@ -91,9 +91,14 @@ func (s *streamSource) decoder(source event.Source, selected func(db, coll strin
 }
 
 func (s *streamSource) start(ctx context.Context) (state.CapturePosition, error) {
-	t, err := mongodb.MajorityTime(ctx, s.client)
+	t, err := beginning(ctx, s.client, s.cfg.Start)
 	if err != nil {
-		return state.CapturePosition{}, &sourceError{err}
+		return state.CapturePosition{}, err
+	}
+	if !s.cfg.Start.IsZero() && !s.offered.expanded {
+		s.cfg.Log.Warn().Stringer(logfield.Position, event.Position{Time: t}).
+			Msg("indexes and options that changed between the start and now are not told by these change streams: " +
+				"hint: compare with `tributary verify`, and use source.mode oplog where it can be read")
 	}
 	// What was created between t and the list is loaded, since the load lists
 	// the collections later.

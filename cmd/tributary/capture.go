@@ -23,7 +23,12 @@ func capturePart() part {
 		if err != nil {
 			return nil, err
 		}
+		begin, err := p.cfg.FirstStart()
+		if err != nil {
+			return nil, err
+		}
 		service, err := capture.New(capture.Config{
+			Start:    begin,
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
 			MaxRetention: p.cfg.Kafka.StretchedRetention(), DropLoaded: p.cfg.Snapshot.RetainRuns == 0, LoadedBy: p.cfg.LoadingDocuments(),
 			Select: selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,

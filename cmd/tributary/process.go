@@ -50,9 +50,6 @@ func newProcess(a *app, f serviceFlags) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSync(cfg); err != nil {
-		return nil, err
-	}
 	p := &process{app: a, cfg: cfg, instance: f.instance, address: cfg.HTTP.Address, registry: prometheus.NewRegistry()}
 	if p.instance == "" {
 		if p.instance, err = os.Hostname(); err != nil {

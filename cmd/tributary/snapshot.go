@@ -10,6 +10,9 @@ import (
 // runSnapshot is `tributary snapshot`.
 func runSnapshot(ctx context.Context, a *app, args []string) error {
 	return a.launch(ctx, a.flags("snapshot"), args, func(ctx context.Context, p *process) ([]part, error) {
+		if !p.cfg.Loads() {
+			return nil, usageError("snapshot: no destination takes part in a load: hint: nothing is to be done; add schema or full to a destination's sync where it is wanted")
+		}
 		return []part{snapshotPart()}, p.checkSource(ctx)
 	})
 }

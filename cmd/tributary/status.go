@@ -262,6 +262,9 @@ func (v serviceStatus) detail() string {
 	for _, name := range slices.Sorted(maps.Keys(v.Detail)) {
 		list = append(list, fmt.Sprintf("%s=%d", name, v.Detail[name]))
 	}
+	if !v.Begin.IsZero() {
+		list = append(list, fmt.Sprintf("begun_behind=%d.%d", v.Begin.T, v.Begin.I))
+	}
 	return strings.Join(list, " ")
 }
 

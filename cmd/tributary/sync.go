@@ -18,17 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// checkSync refuses what the configuration may ask for and this version does not
-// do yet.
-func checkSync(cfg *config.Config) error {
-	for i := range cfg.Destinations {
-		if d := &cfg.Destinations[i]; !d.Loads() {
-			return usageError(fmt.Sprintf("synchronise destination %s: this version cannot follow changes without a load yet: hint: add schema or full to its sync", d.Name))
-		}
-	}
-	return nil
-}
-
 // syncOf is what apply does of a destination's types of synchronisation.
 func syncOf(d config.Destination) apply.Sync {
 	return apply.Sync{Schema: d.Syncs(config.SyncSchema), Full: d.Syncs(config.SyncFull), Incremental: d.Syncs(config.SyncIncremental)}

@@ -258,4 +258,6 @@ type Status struct {
 	Deferred *DeferredIndexes `json:"deferred_indexes,omitempty"`
 	// Open is nil where no transaction is open.
 	Open *OpenTransactions `json:"open_transactions,omitempty"`
+	// Begin is the cluster time behind which an apply without a load began.
+	Begin bson.Timestamp `json:"begin,omitzero"`
 }
