@@ -248,6 +248,8 @@ type Status struct {
 	Detail map[string]int64 `json:"detail,omitempty"`
 	// Phase is apply's, or snapshot's.
 	Phase string `json:"phase,omitempty"`
+	// Begin is the cluster time behind which an apply without a load began.
+	Begin bson.Timestamp `json:"begin,omitzero"`
 	// What follows is replaced as a whole, never changed: copies share it.
 
 	// Progress is that of the load; nil of a service that has none.
@@ -258,6 +260,4 @@ type Status struct {
 	Deferred *DeferredIndexes `json:"deferred_indexes,omitempty"`
 	// Open is nil where no transaction is open.
 	Open *OpenTransactions `json:"open_transactions,omitempty"`
-	// Begin is the cluster time behind which an apply without a load began.
-	Begin bson.Timestamp `json:"begin,omitzero"`
 }
