@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -254,8 +255,11 @@ func (v *verification) compare(ctx context.Context, t *tally, s span) (err error
 func (v *verification) written(ctx context.Context, c *catalog) (string, error) {
 	v.progress("checking")
 	targets := map[event.Namespace]bool{}
-	for _, p := range c.pairs {
+	for _, p := range slices.Concat(c.pairs, c.missing) {
 		targets[p.target] = true
+	}
+	for _, ns := range c.extra {
+		targets[ns] = true
 	}
 	for _, end := range []struct {
 		name    string

@@ -51,11 +51,29 @@ func touched(entry bson.Raw, matches func(event.Namespace) bool) (event.Namespac
 	}
 	switch entry.Lookup("op").StringValue() {
 	case "i", "u", "d":
+		if ns.Coll == viewsCollection {
+			ns = viewOf(entry)
+		}
 		return ns, matches(ns)
 	case "c":
 		return touchedByCommand(ns, entry.Lookup("o"), matches)
 	}
 	return event.Namespace{}, false
+}
+
+// viewsCollection holds the views of a database, by name.
+const viewsCollection = "system.views"
+
+// viewOf is the view whose definition an entry changes; the zero namespace if
+// the entry does not say.
+func viewOf(entry bson.Raw) event.Namespace {
+	for _, field := range []string{"o2", "o"} {
+		name, _ := entry.Lookup(field, "_id").StringValueOK()
+		if ns, err := event.ParseNamespace(name); err == nil {
+			return ns
+		}
+	}
+	return event.Namespace{}
 }
 
 // touchedByCommand is touched for a command entry, whose first field names the
@@ -83,6 +101,10 @@ func touchedByCommand(ns event.Namespace, o bson.RawValue, matches func(event.Na
 	if first.Key() == "renameCollection" {
 		if ns, err = event.ParseNamespace(ns.Coll); err != nil {
 			return event.Namespace{}, false
+		}
+		name, _ := command.Lookup("to").StringValueOK()
+		if to, err := event.ParseNamespace(name); err == nil && matches(to) {
+			return to, true
 		}
 	}
 	return ns, matches(ns)
