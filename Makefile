@@ -52,8 +52,8 @@ bench: try-engines ## measure the pipeline end to end, services against their ce
 	go test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem ./capture/oplog ./internal/...
 
 .PHONY: soak
-soak: try-engines ## run the long variants of tests; a table with their seeds at the end, output in soak.log
-	go run ./internal/e2e/soak
+soak: try-engines ## run the long variants of tests (SOAK=differential,load chooses); a table with their seeds at the end, output in soak.log
+	go run ./internal/e2e/soak -entries "$(SOAK)"
 
 .PHONY: demo
 demo: build ## load, follow and verify two destinations of a source under writes

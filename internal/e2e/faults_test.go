@@ -25,7 +25,7 @@ const (
 	faultSeeds, soakFaultSeeds = 3, 20
 	faultSteps, soakFaultSteps = 6, 24
 	// faultTimeout bounds one seed.
-	faultTimeout = 4 * time.Minute
+	faultTimeout, soakFaultTimeout = 4 * time.Minute, 10 * time.Minute
 	// longFreeze is longer than the sessions and the transactions of Kafka.
 	longFreeze = 17 * time.Second
 )
@@ -44,9 +44,9 @@ func TestFaults(t *testing.T) {
 	broker := testenv.FreshKafka(t, nil)
 	source := pair.NewSource(t, testenv.Members(3), testenv.Args("--setParameter", fmt.Sprintf("maxNumberOfTransactionOperationsInSingleOplogEntry=%d", perEntry)))
 	set := source.ReplicaSet()
-	n, steps := faultSeeds, faultSteps
+	n, steps, timeout := faultSeeds, faultSteps, faultTimeout
 	if soaking() {
-		n, steps = soakFaultSeeds, soakFaultSteps
+		n, steps, timeout = soakFaultSeeds, soakFaultSteps, soakFaultTimeout
 	}
 	// An ordinary run repeats the same seeds, so that what it finds is due to
 	// the change under test; a long one looks for new ones.
@@ -61,7 +61,7 @@ func TestFaults(t *testing.T) {
 	for i := range uint64(n) {
 		seed := first + i
 		ok := t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), faultTimeout, fmt.Errorf("not done after %s, seed %d", faultTimeout, seed))
+			ctx, cancel := context.WithTimeoutCause(t.Context(), timeout, fmt.Errorf("not done after %s, seed %d", timeout, seed))
 			defer cancel()
 			emptySource(ctx, t, source)
 			f := &faults{
