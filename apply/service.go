@@ -190,6 +190,9 @@ func (s *Service) survey(ctx context.Context) error {
 	}
 	s.deployment = d
 	s.able = abilities{nestedDollar: !d.Standin && d.AtLeast(5, 0), sharded: d.Sharded}
+	if !s.cfg.Sharding.None() && !d.Sharded {
+		return fmt.Errorf("use destination %s with rules of sharding: it is no sharded cluster: hint: remove sharding from its configuration, or connect to a mongos", s.cfg.Destination)
+	}
 	if err := errors.Join(probeExact(ctx, s.client, &s.able), probeCollectionUUID(ctx, s.client, &s.able)); err != nil {
 		return err
 	}

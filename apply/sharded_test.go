@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -193,4 +194,13 @@ func counted(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	}
 	t.Fatalf("there is no metric %s", name)
 	return 0
+}
+
+// TestShardingNeedsCluster refuses rules of sharding for a replica set.
+func TestShardingNeedsCluster(t *testing.T) {
+	r := realRig(t)
+	r.edit = func(cfg *Config) { cfg.Sharding.HashedID = true }
+	if err := r.start(t, "a").fails(t); !strings.Contains(err.Error(), "it is no sharded cluster: hint:") {
+		t.Errorf("apply ended with %v", err)
+	}
 }

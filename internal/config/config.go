@@ -124,6 +124,8 @@ type Destination struct {
 	Rename Rename `yaml:"rename"`
 	// ExactlyOnce is "auto", "on" or "off".
 	ExactlyOnce string `yaml:"exactly_once"`
+	// Sharding says how collections are spread over a sharded destination.
+	Sharding Sharding `yaml:"sharding"`
 	// Indexes says when unique and TTL indexes take effect.
 	Indexes Indexes `yaml:"indexes"`
 	// OnError is "stop" or "dead_letter".
@@ -232,6 +234,7 @@ func (d *Destination) setDefaults() {
 	*d = Destination{
 		Sync:        []string{SyncSchema, SyncFull, SyncIncremental},
 		ExactlyOnce: "auto", Indexes: Indexes{Unique: IndexesDeferred, TTL: IndexesDeferred}, OnError: OnErrorStop,
+		Sharding:  Sharding{Default: ShardingNone},
 		Conflicts: ConflictsFail, IndexBuilds: 2, BatchDocuments: 1000, BatchBytes: 8 * mib, Queue: 128 * mib,
 	}
 }

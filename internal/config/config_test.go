@@ -130,7 +130,7 @@ func TestValuesAndReferences(t *testing.T) {
 			Name: "d2", URI: "mongodb://c:27017", ExactlyOnce: "auto", BatchDocuments: 1000, BatchBytes: 8 << 20, Queue: 128 << 20,
 			Indexes: config.Indexes{Unique: "deferred", TTL: "deferred"}, OnError: "stop",
 			Sync:      []string{"schema", "full", "incremental"},
-			Conflicts: "fail", IndexBuilds: 2,
+			Conflicts: "fail", IndexBuilds: 2, Sharding: config.Sharding{Default: "none"},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -196,6 +196,7 @@ func TestExampleIsAccepted(t *testing.T) {
 	opened := check(strings.Join(open, ""))
 	opened.Labels, opened.Select, opened.Kafka.TLS, opened.Kafka.SASL = example.Labels, example.Select, example.Kafka.TLS, example.Kafka.SASL
 	opened.Destinations[1].Select = example.Destinations[1].Select
+	opened.Destinations[1].Sharding.Rules = nil
 	opened.Snapshot.ReadPreference, opened.Snapshot.ReadTags = "", nil
 	if diff := cmp.Diff(example, opened); diff != "" {
 		t.Errorf("a value in a comment is not the default:\n%s", diff)

@@ -70,6 +70,7 @@ func (d *Destination) validate(r *report, path string) {
 	d.validateSync(r, path)
 	d.Select.validate(r, path+".select")
 	d.Throttle.validate(r, path+".throttle")
+	d.Sharding.validate(r, path+".sharding")
 	_, err := rules.CompileRename(d.Rename.Databases)
 	for _, fault := range split(err) {
 		if rename, ok := errors.AsType[*rules.RenameError](fault); ok {
