@@ -244,6 +244,7 @@ func (a *assembler) finish(b *batch, last event.Position) {
 		b.partial = true
 	}
 	b.readFrom = oldest
+	b.open = a.openAt(last.Time)
 	a.metrics.openBytes.Set(float64(a.open.Bytes()))
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/state"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
@@ -47,6 +48,8 @@ type batch struct {
 	// readFrom is where reading must resume once the batch is published: the
 	// first entry of the oldest open transaction; zero: where the batch ends.
 	readFrom event.Position
+	// open are the source's open transactions behind the batch; nil for none.
+	open *state.OpenTransactions
 	// partial says that more of the time of the batch's end follows in the next
 	// batch: no watermark may stand between the two.
 	partial bool
@@ -169,7 +172,7 @@ func (b *batch) reset() {
 	b.raw, b.ends, b.parts, b.out, b.operations = b.raw[:0], b.ends[:0], b.parts[:0], b.out[:0], 0
 	b.records, b.routes, b.ddl = b.records[:0], b.routes[:0], b.ddl[:0]
 	b.drained, b.cost, b.last, b.events, b.err = false, 0, event.Position{}, 0, nil
-	b.reached, b.readFrom, b.partial = event.Position{}, event.Position{}, false
+	b.reached, b.readFrom, b.partial, b.open = event.Position{}, event.Position{}, false, nil
 	b.promise = nil
 	b.stream.reset()
 }

@@ -41,6 +41,7 @@ func (s *Service) life(ctx context.Context, alive func()) error {
 		alive()
 		s.cfg.Report.Set(state.StateRunning, "")
 		s.cfg.Report.Count("events", s.published+p.total)
+		s.tellOpen(p.open)
 		if s.cfg.seams.committed != nil {
 			s.cfg.seams.committed(p.position)
 		}

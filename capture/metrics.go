@@ -13,6 +13,8 @@ type metrics struct {
 	queueBytes   prometheus.Gauge
 	openBytes    prometheus.Gauge
 	reread       prometheus.Gauge
+	open         prometheus.Gauge
+	openAge      prometheus.Gauge
 	lag          prometheus.Gauge
 	active       prometheus.Gauge
 	oplogWindow  prometheus.Gauge
@@ -41,6 +43,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		lives:        counter("lives_total", "Times that capture began at its committed position."),
 		queueBytes:   gauge("queue_bytes", "Bytes of entries and events under way."),
 		openBytes:    gauge("open_transaction_bytes", "Bytes held of transactions of the source that are open over several entries."),
+		open:         gauge("open_transactions", "Transactions of the source of which a part was read and not the end."),
+		openAge:      gauge("open_transaction_age_seconds", "How far before the last entry passed the oldest open transaction began; 0 where none is open."),
 		reread:       gauge("reread_seconds", "Stretch of the source's history that a restart reads again because a transaction is open."),
 		lag:          gauge("lag_seconds", "Age of the last entry passed, 0 when nothing is waiting."),
 		active:       gauge("active", "1 while this instance is the active capture, 0 while it stands by."),
@@ -57,7 +61,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.entries, m.events, m.bytes, m.transactions, m.watermarks, m.lives,
-			m.queueBytes, m.openBytes, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.retention, m.commit,
+			m.queueBytes, m.openBytes, m.open, m.openAge, m.reread, m.lag, m.active, m.oplogWindow, m.oplogGrowth, m.retention, m.commit,
 			m.images, m.discarded, m.pending)
 	}
 	return m

@@ -31,6 +31,8 @@ type publisher struct {
 	// position is what is produced; readFrom is where reading would resume,
 	// not later than it.
 	position, readFrom event.Position
+	// open are the transactions that hold readFrom back; nil for none.
+	open *state.OpenTransactions
 	// token is the change stream's at position; empty for an oplog.
 	token []byte
 	// identity is written with the first transaction of a pipeline; nil later.
@@ -184,7 +186,7 @@ func (p *publisher) advance(b *batch) {
 		p.token = append(p.token[:0], b.stream.token...) // the batch is used again before the commit
 	}
 	if b.err == nil {
-		p.readFrom = cmp.Or(b.readFrom, at)
+		p.readFrom, p.open = cmp.Or(b.readFrom, at), b.open
 	}
 	if b.err != nil || b.partial {
 		p.marks.hold()

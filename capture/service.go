@@ -136,6 +136,7 @@ func (s *Service) lead(ctx context.Context) error {
 		defer e.close()
 		for {
 			s.metrics.active.Set(0)
+			s.tellOpen(nil) // they are the active one's to tell
 			outage.standBy()
 			select {
 			case t := <-e.tenures:

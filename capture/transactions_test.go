@@ -71,7 +71,7 @@ type chain struct {
 
 func (s *script) chain(number int64, prefix string) *chain {
 	return &chain{script: s, prefix: prefix, session: bson.D{
-		{Key: "lsid", Value: bson.D{{Key: "id", Value: prefix}}},
+		{Key: "lsid", Value: bson.D{{Key: "id", Value: bson.Binary{Subtype: bson.TypeBinaryUUID, Data: []byte(prefix)}}}},
 		{Key: "txnNumber", Value: number},
 	}}
 }
@@ -198,37 +198,6 @@ func (w *transactionWriter) endAll() {
 	for len(w.open) > 0 {
 		w.end(0)
 	}
-}
-
-// TestOpenTransactionHoldsReadingBack: the position that is read from is the
-// first fragment's until the end, that which is published goes on; and a
-// transaction that began before the pipeline is found by its links.
-func TestOpenTransactionHoldsReadingBack(t *testing.T) {
-	s := newScript()
-	before := s.chain(1, "before.")
-	before.write(3, "partialTxn")
-	before.write(3, "prepare")
-	cfg := testConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), s)
-	from := s.last()
-	service := start(t, cfg)
-	until(t, cfg, from)
-	open := s.chain(1, "open.")
-	first := open.write(2, "partialTxn")
-	open.write(2, "prepare")
-	before.commit()
-	until(t, cfg, s.insert("orders", 1))
-	service.stop()
-	if p := position(t, cfg); p.ReadFrom.Time != first || event.CompareTimes(p.PublishedThrough.Time, s.last()) != 0 {
-		t.Errorf("reads from %s, published through %s, want %v and %v", p.ReadFrom, p.PublishedThrough, first, s.last())
-	}
-	service = start(t, cfg)
-	open.commit()
-	until(t, cfg, s.insert("orders", 2))
-	service.stop()
-	if p := position(t, cfg); p.ReadFrom != p.PublishedThrough {
-		t.Errorf("reads from %s with nothing open, published through %s", p.ReadFrom, p.PublishedThrough)
-	}
-	checkExactlyOnce(t, cfg, s, from)
 }
 
 // TestTransactionRolledOver: fragments that have left the oplog are history

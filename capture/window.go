@@ -65,11 +65,17 @@ func (w oplogWindow) reach() time.Duration {
 	return time.Duration(float64(w.held()) * float64(w.capacity) / float64(w.bytes))
 }
 
-// complaint says what is wrong with the window, or nothing.
-func (w oplogWindow) complaint(lag time.Duration) string {
+// complaint says what is wrong with the window, or nothing. Open is how far before
+// the present position the oldest open transaction began: a restart reads from
+// there, so that entry must stay as well.
+func (w oplogWindow) complaint(lag, open time.Duration) string {
 	switch reach := w.reach(); {
 	case reach == 0 && !w.full():
 		return ""
+	case open > 0 && reach >= lags*lag && reach < lags*(lag+open):
+		return fmt.Sprintf("the source's oplog reaches back %s, less than %d times the %s from which a restart reads: a transaction is open at the source since %s: history may be lost soon: "+
+			"hint: have it committed or aborted (`tributary status` names its session), or enlarge the oplog now (replSetResizeOplog)",
+			reach.Round(time.Second), lags, (lag + open).Round(time.Second), open.Round(time.Second))
 	case reach < lags*lag:
 		return fmt.Sprintf("the source's oplog reaches back %s, less than %d times the lag of %s: history may be lost soon: "+
 			"hint: enlarge the oplog now (replSetResizeOplog), or take load off", reach.Round(time.Second), lags, lag.Round(time.Second))
@@ -141,7 +147,7 @@ func (s *Service) watchWindow(ctx context.Context, measure func(context.Context)
 			measured(now)
 		}
 		if known {
-			complaint := window.complaint(s.lag())
+			complaint := window.complaint(s.reached())
 			if complaint != "" && (said == "" || now.Sub(saidAt) >= windowInterval) {
 				s.cfg.Log.Warn().Msg(complaint)
 				saidAt = now
@@ -170,7 +176,13 @@ func (s *Service) reportWindow(w oplogWindow) {
 		Float64(logfield.OplogGrowth, w.growth()).Msg("measured the source's oplog")
 }
 
-// lag is the last reported one; 0 while none is known.
-func (s *Service) lag() time.Duration {
-	return time.Duration(max(s.cfg.Report.Status().LagSeconds, 0) * float64(time.Second))
+// reached returns the last reported lag, and how far before the position that it
+// belongs to the oldest open transaction began; 0 where there is none.
+func (s *Service) reached() (lag, open time.Duration) {
+	status := s.cfg.Report.Status()
+	seconds := func(n float64) time.Duration { return time.Duration(max(n, 0) * float64(time.Second)) }
+	if status.Open != nil {
+		open = seconds(status.Open.AgeSeconds)
+	}
+	return seconds(status.LagSeconds), open
 }

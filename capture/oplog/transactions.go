@@ -36,6 +36,9 @@ type Transaction struct {
 	bytes    int64
 }
 
+// Prepared reports whether it waits for its coordinator's decision.
+func (x *Transaction) Prepared() bool { return x.prepared }
+
 // Take follows a fragment; entry is copied as far as it is kept. It returns the
 // transaction that the entry commits, which is open no more, else nil. Known is
 // false where the entry continues or commits a transaction that is not open:
@@ -84,14 +87,26 @@ func (t *Transactions) NewTerm(term int64) {
 // Oldest returns where the first of the open transactions begins; false where
 // none is open.
 func (t *Transactions) Oldest() (event.Position, bool) {
-	var oldest event.Position
+	if x := t.First(); x != nil {
+		return x.First, true
+	}
+	return event.Position{}, false
+}
+
+// First returns the open transaction that began first, nil where none is open.
+// It is the caller's to look at until the next call of Take.
+func (t *Transactions) First() *Transaction {
+	var first *Transaction
 	for _, x := range t.open {
-		if oldest.IsZero() || x.First.Compare(oldest) < 0 {
-			oldest = x.First
+		if first == nil || x.First.Compare(first.First) < 0 {
+			first = x
 		}
 	}
-	return oldest, !oldest.IsZero()
+	return first
 }
+
+// Open counts the open transactions.
+func (t *Transactions) Open() int { return len(t.open) }
 
 // Bytes returns the size of the fragments that are held.
 func (t *Transactions) Bytes() int64 { return t.held }
