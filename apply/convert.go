@@ -75,6 +75,9 @@ func (c *converter) run(ctx context.Context) error {
 	if err != nil || same {
 		return err
 	}
+	if err := c.shardable(ctx); err != nil {
+		return err
+	}
 	done, err := c.modify(ctx)
 	if err != nil || done {
 		return err

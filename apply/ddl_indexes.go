@@ -110,7 +110,14 @@ func (x *executor) dropIndexes(ctx context.Context) (string, error) {
 		return "", x.refuse("drop_indexes without the index's name")
 	}
 	outcome := "dropped index " + name
-	err := x.command(ctx, target, target.DB, bson.D{{Key: "dropIndexes", Value: target.Coll}, {Key: "index", Value: name}})
+	needed, err := servesShardKey(ctx, x.client, target, name)
+	if err != nil {
+		return "", err
+	}
+	if needed {
+		return "index " + name + " stays: it is the only one of the shard key", x.store.forgetIndexes(ctx, target, name)
+	}
+	err = x.command(ctx, target, target.DB, bson.D{{Key: "dropIndexes", Value: target.Coll}, {Key: "index", Value: name}})
 	if hasCode(err, codeIndexNotFound, codeNamespaceNotFound) {
 		outcome, err = "index "+name+" does not exist", nil
 	}

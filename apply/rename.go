@@ -87,6 +87,12 @@ func (x *executor) renameHeld(ctx context.Context, from, to, fromTarget, toTarge
 		}
 		return x.arrive(ctx, from, to, toTarget, "the collection is gone from the destination")
 	}
+	if hasCode(err, codeRenameOfSharded, codeRenameToSharded) {
+		if _, err := x.dropOne(ctx, from, fromTarget); err != nil {
+			return "", err
+		}
+		return x.arrive(ctx, from, to, toTarget, "the destination cannot rename a sharded collection")
+	}
 	if err != nil {
 		return "", err
 	}

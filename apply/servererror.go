@@ -26,6 +26,10 @@ const (
 	codeIndexAlreadyExists     = 68
 	codeCollectionUUIDMismatch = 361
 	codeDuplicateKey           = 11000
+	// Before 5.0, a sharded collection can neither be renamed nor be replaced by
+	// a rename.
+	codeRenameOfSharded = 13138
+	codeRenameToSharded = 13139
 )
 
 // serverError is an answer of the destination without the parts that quote

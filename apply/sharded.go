@@ -6,6 +6,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/mongodb"
+	"github.com/tributarydb/tributary/internal/rules"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -157,4 +158,63 @@ func heldKey(ctx context.Context, client *mongo.Client, ns event.Namespace) (hel
 		return heldSharding{}, false, err
 	}
 	return shardingOf(ctx, client, ns)
+}
+
+// begins reports whether an index begins with a shard key.
+func begins(index, key bson.Raw) bool {
+	of, errIndex := index.Elements()
+	wanted, errKey := key.Elements()
+	if errIndex != nil || errKey != nil || len(of) < len(wanted) {
+		return false
+	}
+	for i, f := range wanted {
+		hashed, text := f.Value().StringValueOK()
+		held, heldText := of[i].Value().StringValueOK()
+		if of[i].Key() != f.Key() || text != heldText || hashed != held {
+			return false
+		}
+	}
+	return true
+}
+
+// servesShardKey reports whether a collection is sharded and has no index that
+// begins with its key but that one: the cluster needs it, also where the source
+// has dropped it.
+func servesShardKey(ctx context.Context, client *mongo.Client, ns event.Namespace, name string) (bool, error) {
+	held, sharded, err := heldKey(ctx, client, ns)
+	if err != nil || !sharded {
+		return false, err
+	}
+	indexes, err := client.Database(ns.DB).Collection(ns.Coll).Indexes().ListSpecifications(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list indexes ns=%s: %w", ns, sanitize(err))
+	}
+	serves := false
+	for _, ix := range indexes {
+		if !begins(ix.KeysDocument, held.Key) {
+			continue
+		}
+		if ix.Name != name {
+			return false, nil
+		}
+		serves = true
+	}
+	return serves, nil
+}
+
+// shardable refuses a unique index that a sharded collection cannot have: each
+// shard would look at its own documents alone.
+func (c *converter) shardable(ctx context.Context) error {
+	if !rules.UniqueIndex(c.wanted) {
+		return nil
+	}
+	held, sharded, err := heldKey(ctx, c.client, c.target)
+	if err != nil || !sharded {
+		return err
+	}
+	if key, ok := c.wanted.Lookup("key").DocumentOK(); ok && begins(key, held.Key) {
+		return nil
+	}
+	return fmt.Errorf("build index ns=%s index=%s: the collection is sharded by %s, and a unique index of it must begin with that key: hint: leave it as it is, or shard the collection by the index's fields",
+		c.target, c.name, held.Key)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
@@ -203,4 +204,70 @@ func TestShardingNeedsCluster(t *testing.T) {
 	if err := r.start(t, "a").fails(t); !strings.Contains(err.Error(), "it is no sharded cluster: hint:") {
 		t.Errorf("apply ended with %v", err)
 	}
+}
+
+// TestShardedDDL works on the definition of a sharded collection: its indexes,
+// of which it keeps the one that it needs, a unique one that it cannot have, a
+// rename that the cluster refuses, and a reload.
+func TestShardedDDL(t *testing.T) {
+	r := newRig(t, testenv.Pair{Broker: testenv.StandIn(t), MongoDB: testenv.RequireMongoD(t), Pipeline: testenv.NewPipeline(t)}, testenv.Shards(2))
+	key := raw(t, bson.D{{Key: "region", Value: int32(1)}})
+	r.edit = func(cfg *Config) {
+		cfg.Rules = only(t, "shop.*")
+		cfg.Sharding.Rules = []ShardRule{
+			{Match: func(_, coll string) bool { return coll == "capped" }, Key: key},
+			{Match: func(_, coll string) bool { return coll != "plain" }, Key: key, SplitAt: []bson.Raw{raw(t, bson.D{{Key: "region", Value: "m"}})}},
+		}
+	}
+	c := collection{ns: shardedByRule, uuid: event.UUID{1}, docs: []bson.Raw{ofRegion(t, 1, "asia"), ofRegion(t, 2, "west")}}
+	c.indexes = []bson.Raw{indexSpecOf(t, "region"), indexSpecOf(t, "n", bson.E{Key: "unique", Value: true})}
+	capped := collection{
+		ns: event.Namespace{DB: "shop", Coll: "capped"}, uuid: event.UUID{2}, docs: []bson.Raw{ofRegion(t, 2, "west"), ofRegion(t, 1, "asia")},
+		options: raw(t, bson.D{{Key: "capped", Value: true}, {Key: "size", Value: int32(1 << 20)}}),
+	}
+	m := r.begin(t, c, capped)
+	s := r.start(t, "a")
+	r.load(t, m, c, capped)
+	ddl := func(op event.Op, cmd bson.D) event.Event { return ddlEvent(t, op, c.ns, c.uuid, cmd) }
+	r.publish(t,
+		ddl(event.OpCreateIndexes, bson.D{{Key: "createIndexes", Value: c.ns.Coll}, {Key: "indexes", Value: bson.A{indexSpecOf(t, "late")}}}),
+		ddl(event.OpDropIndexes, bson.D{{Key: "dropIndexes", Value: c.ns.Coll}, {Key: "index", Value: "region_1"}}),
+		ddl(event.OpModify, bson.D{{Key: "collMod", Value: c.ns.Coll}, {Key: "validationLevel", Value: "moderate"}}),
+	)
+	r.await(t, r.watermark(t), s)
+	r.same(t, c.ns, c.docs)
+	r.sameOrdered(t, capped.ns, capped.docs)
+	for _, name := range []string{"late_1", "region_1"} {
+		if r.index(t, c.ns, name) == nil {
+			t.Errorf("index %s is not there", name)
+		}
+	}
+	report := r.finalize(t, nil)
+	if len(report.Indexes) != 1 || report.Complete() || !strings.Contains(report.Indexes[0].Detail, "must begin with that key") {
+		t.Errorf("finalize says %+v", report.Indexes)
+	}
+	if held := r.index(t, c.ns, "n_1"); held == nil || rules.UniqueIndex(held) {
+		t.Errorf("the index that cannot be unique is %s", held)
+	}
+	// Renamed where no server before 5.0 can, and over a sharded collection where
+	// the new name is not sharded by rule.
+	for _, name := range []string{"second", "plain"} {
+		from := c.ns
+		c.ns = event.Namespace{DB: "shop", Coll: name}
+		r.publish(t, moved(t, from, c.ns, c.uuid, false))
+		r.await(t, r.watermark(t), s)
+		r.answer(t, s, []collection{c, capped})
+		r.same(t, c.ns, c.docs)
+		if held := r.held(t, from); len(held) > 0 {
+			t.Errorf("%s holds %d documents", from, len(held))
+		}
+		if name == "second" {
+			r.onShards(t, c.ns, key)
+		}
+	}
+	if _, sharded, err := shardingOf(t.Context(), r.dest.Client, c.ns); err != nil || sharded {
+		t.Errorf("%s is sharded: %t, %v", c.ns, sharded, err)
+	}
+	r.emptied(t)
+	s.stop(t)
 }

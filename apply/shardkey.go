@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
 	"github.com/tributarydb/tributary/internal/rawbson"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -178,7 +179,7 @@ func shardingOf(ctx context.Context, client *mongo.Client, ns event.Namespace) (
 		return heldSharding{}, false, nil
 	}
 	if err != nil {
-		return heldSharding{}, false, fmt.Errorf("look up shard key ns=%s: %w", ns, sanitize(err))
+		return heldSharding{}, false, fmt.Errorf("look up shard key ns=%s: %w", ns, mongodb.Explain(err, "read on database config"))
 	}
 	return s, !s.Dropped && len(s.Key) > 0, nil
 }

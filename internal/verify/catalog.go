@@ -20,6 +20,9 @@ type pair struct {
 	source mongodb.CatalogEntry
 	target event.Namespace
 	held   mongodb.CatalogEntry
+	// shardKey is the destination's, {field: 1 or "hashed", …}; nil where it is
+	// not sharded.
+	shardKey bson.Raw
 }
 
 // catalog is both sides' collections, paired.
@@ -45,6 +48,10 @@ func readCatalog(ctx context.Context, cfg *Config) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
+	keys, err := mongodb.ShardKeys(ctx, cfg.Target)
+	if err != nil {
+		return nil, fmt.Errorf("list destination's shard keys: %w", err)
+	}
 	byTarget := make(map[event.Namespace]mongodb.CatalogEntry, len(held))
 	for _, entry := range held {
 		byTarget[entry.NS] = entry
@@ -62,7 +69,7 @@ func readCatalog(ctx context.Context, cfg *Config) (*catalog, error) {
 			c.missing = append(c.missing, p)
 			continue
 		}
-		p.held = entry
+		p.held, p.shardKey = entry, keys[target]
 		c.pairs = append(c.pairs, p)
 	}
 	origins := originsOf(sources, owners, cfg.Pipeline)
@@ -201,7 +208,10 @@ func compareIndexes(p *pair, waiting *waiting, found *collector) error {
 			return err
 		}
 	}
-	for name := range held {
+	for name, spec := range held {
+		if p.servesShardKey(spec) {
+			continue
+		}
 		found.add(p.difference(KindIndexes, fmt.Sprintf("index %s exists at the destination alone", name)))
 	}
 	return nil
