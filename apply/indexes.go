@@ -59,14 +59,6 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 	if len(indexes) == 0 {
 		return 0, nil
 	}
-	for _, ix := range indexes {
-		if ix.reason == "" {
-			continue
-		}
-		if err := s.deferIndex(ctx, target, ix, ix.reason, ""); err != nil {
-			return 0, err
-		}
-	}
 	listed, _, err := lookup(ctx, client, target)
 	if err != nil {
 		return 0, err
@@ -80,7 +72,7 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 	db := client.Database(target.DB)
 	err = createIndexes(ctx, db, target.Coll, all)
 	if err == nil {
-		return 0, nil
+		return 0, s.deferByRule(ctx, target, indexes...)
 	}
 	if !refusedIndex(err) {
 		return 0, err
@@ -88,19 +80,33 @@ func (s *store) buildIndexes(ctx context.Context, client *mongo.Client, target e
 	for i, ix := range indexes {
 		err := createIndexes(ctx, db, target.Coll, all[i:i+1])
 		switch {
-		case err == nil:
-		case lenient && hasCode(err, codeIndexOptionsConflict, codeIndexKeySpecsConflict):
-			// A later form of it was loaded; the events up to that follow.
+		case err == nil, lenient && hasCode(err, codeIndexOptionsConflict, codeIndexKeySpecsConflict):
+			// Of the latter a later form was loaded; the events up to that follow.
+			err = s.deferByRule(ctx, target, ix)
 		case refusedIndex(err):
 			failed++
-			if err := s.deferIndex(ctx, target, ix, deferredFailed, sanitize(err).Error()); err != nil {
-				return failed, err
-			}
-		default:
+			err = s.deferIndex(ctx, target, ix, deferredFailed, sanitize(err).Error())
+		}
+		if err != nil {
 			return failed, err
 		}
 	}
 	return failed, nil
+}
+
+// deferByRule records what a rule defers of indexes that were built. That comes
+// behind the build: until then, whoever repeats it finds the index where it found
+// it before, among those that the reload of its collection has yet to build, say.
+func (s *store) deferByRule(ctx context.Context, target event.Namespace, indexes ...index) error {
+	for _, ix := range indexes {
+		if ix.reason == "" {
+			continue
+		}
+		if err := s.deferIndex(ctx, target, ix, ix.reason, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refusedIndex reports whether the server will not build the index whenever it

@@ -69,7 +69,7 @@ type requestRecord struct {
 	// Place is the event that made the entry; only later ones make it good.
 	Place placeRecord `bson:"place"`
 	// Through ends the state requestSettling.
-	Through bson.Timestamp `bson:"through"`
+	Through bson.Timestamp `bson:"through,omitempty"`
 	// Partition is where the event came from.
 	Partition int32     `bson:"partition"`
 	Asked     time.Time `bson:"asked"`

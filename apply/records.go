@@ -40,7 +40,7 @@ type groupRecord struct {
 	// Watermark and ReadThrough bound what the run read (see
 	// state.Manifest).
 	Watermark   bson.Timestamp `bson:"watermark"`
-	ReadThrough bson.Timestamp `bson:"read_through"`
+	ReadThrough bson.Timestamp `bson:"read_through,omitempty"`
 	// ChangeOffsets and SnapshotOffsets are where the partitions start.
 	ChangeOffsets   []int64 `bson:"change_offsets"`
 	SnapshotOffsets []int64 `bson:"snapshot_offsets"`
@@ -170,13 +170,17 @@ type collectionRecord struct {
 	Target string       `bson:"target"`
 	// Run is the run that loaded it; empty for one that DDL created.
 	Run string `bson:"run"`
-	// Watermark is its load's: DDL at or before it does not touch it.
-	Watermark  bson.Timestamp `bson:"watermark"`
+	// Watermark is its load's, none for one that DDL created: servers put their
+	// own time in the place of an empty one.
+	Watermark  bson.Timestamp `bson:"watermark,omitempty"`
 	SourceUUID string         `bson:"source_uuid"`
 	// Ready says that it exists with its options.
 	Ready bool `bson:"ready"`
 	// Awaiting says that the destination does not have it until its reload.
 	Awaiting bool `bson:"awaiting"`
+	// Renaming is what a rename is about to make of it: the target that it gets,
+	// and its UUID in the destination, which a rename keeps.
+	Renaming string `bson:"renaming,omitempty"`
 	// Reload is its last reload; nil before the first.
 	Reload *reloadRecord `bson:"reload,omitempty"`
 }

@@ -63,23 +63,28 @@ func (x *executor) renameHeld(ctx context.Context, from, to, fromTarget, toTarge
 	if awaited, found, err := x.storeOf(to).collection(ctx, to); err != nil {
 		return "", err
 	} else if found && awaited.Awaiting && awaited.SourceUUID == x.event.UUID.String() {
-		return awaitsReload, nil // a try before came this far
+		return awaitsReload, x.await(ctx, to, toTarget, awaitsReload) // a try before came this far
 	}
-	_, fromExists, err := lookup(ctx, x.client, fromTarget)
-	if err != nil {
-		return "", err
-	}
-	_, toExists, err := lookup(ctx, x.client, toTarget)
+	held, fromExists, err := lookup(ctx, x.client, fromTarget)
 	if err != nil {
 		return "", err
 	}
 	outcome := "renamed to " + toTarget.String()
+	done := false
+	if !fromExists {
+		if done, err = x.renamed(ctx, from, to, toTarget); err != nil {
+			return "", err
+		}
+	}
 	switch {
 	case fromExists:
+		if err := x.intend(ctx, from, toTarget, &held); err != nil {
+			return "", err
+		}
 		err = x.command(ctx, fromTarget, "admin", bson.D{
 			{Key: "renameCollection", Value: fromTarget.String()}, {Key: "to", Value: toTarget.String()}, {Key: "dropTarget", Value: dropTarget},
 		})
-	case toExists:
+	case done:
 		outcome = "is renamed to " + toTarget.String() + " already"
 	default:
 		if err := x.storeOf(from).dropCollection(ctx, from); err != nil {
@@ -99,11 +104,50 @@ func (x *executor) renameHeld(ctx context.Context, from, to, fromTarget, toTarge
 	return outcome, x.recordRename(ctx, from, to, fromTarget, toTarget)
 }
 
+// intend writes down what a rename is about to do, so that a later try can tell
+// its outcome from what stood under the new name before; what was recorded of
+// indexes there goes with that.
+func (x *executor) intend(ctx context.Context, from, toTarget event.Namespace, listed *listedCollection) error {
+	record, found, err := x.storeOf(from).collection(ctx, from)
+	if err != nil {
+		return err
+	}
+	if found {
+		record.Renaming = renamingText(toTarget, listed)
+		if err := x.storeOf(from).putCollection(ctx, record); err != nil {
+			return err
+		}
+	}
+	return x.store.forgetIndexes(ctx, toTarget, "")
+}
+
+func renamingText(toTarget event.Namespace, listed *listedCollection) string {
+	return toTarget.String() + " " + uuidText(listed)
+}
+
+// renamed reports whether an earlier try has renamed a collection that is not
+// there any more under its old name.
+func (x *executor) renamed(ctx context.Context, from, to, toTarget event.Namespace) (bool, error) {
+	listed, exists, err := lookup(ctx, x.client, toTarget)
+	if err != nil || !exists {
+		return false, err
+	}
+	record, found, err := x.storeOf(from).collection(ctx, from)
+	if err != nil || found {
+		return err == nil && record.Renaming == renamingText(toTarget, &listed), err
+	}
+	record, found, err = x.storeOf(to).collection(ctx, to)
+	return err == nil && found && record.SourceUUID == x.event.UUID.String(), err
+}
+
 // renameAwaited renames a collection that the destination does not have yet: its
 // reload comes under the new name.
 func (x *executor) renameAwaited(ctx context.Context, from, to, fromTarget, toTarget event.Namespace) (string, error) {
 	err := x.command(ctx, toTarget, toTarget.DB, bson.D{{Key: "drop", Value: toTarget.Coll}})
 	if err != nil && !hasCode(err, codeNamespaceNotFound) {
+		return "", err
+	}
+	if err := x.store.forgetIndexes(ctx, toTarget, ""); err != nil {
 		return "", err
 	}
 	return awaitsReload, x.recordRename(ctx, from, to, fromTarget, toTarget)
@@ -116,9 +160,6 @@ func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTar
 	if err != nil || !found {
 		return err
 	}
-	if err := x.store.forgetIndexes(ctx, toTarget, ""); err != nil {
-		return err
-	}
 	if err := x.store.moveIndexes(ctx, fromTarget, toTarget); err != nil {
 		return err
 	}
@@ -126,7 +167,7 @@ func (x *executor) recordRename(ctx context.Context, from, to, fromTarget, toTar
 	if err := x.storeOf(from).renameRequests(ctx, store, from, to, x.event.UUID); err != nil {
 		return err
 	}
-	held.ID, held.Target = store.collectionID(to), toTarget.String()
+	held.ID, held.Target, held.Renaming = store.collectionID(to), toTarget.String(), ""
 	if err := store.putCollection(ctx, held); err != nil {
 		return err
 	}
