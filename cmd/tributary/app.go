@@ -16,6 +16,8 @@ import (
 // app is what a command may use of the world.
 type app struct {
 	stdout, stderr io.Writer
+	// screen is stderr where that is a terminal, else nil.
+	screen *screen
 	// env is where references in the configuration look.
 	env     func(string) (string, bool)
 	version string

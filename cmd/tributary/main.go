@@ -28,6 +28,9 @@ func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, env: config.Environment, version: version}
+	if a.screen = newScreen(os.Stderr, a.env); a.screen != nil {
+		a.stderr = a.screen
+	}
 	os.Exit(attend(signals, a, os.Args[1:]))
 }
 

@@ -181,13 +181,14 @@ type runner interface {
 // so that both can be asked until nothing more happens.
 func (p *process) serve(ctx context.Context, parts ...part) error {
 	var reporters []*state.Reporter
-	server, err := p.listen(ctx, func() []state.Status {
+	statuses := func() []state.Status {
 		list := make([]state.Status, len(reporters))
 		for i, r := range reporters {
 			list[i] = r.Status()
 		}
 		return list
-	})
+	}
+	server, err := p.listen(ctx, statuses)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 	if reporters, services, err = p.build(parts); err != nil {
 		return errors.Join(err, server.Close())
 	}
-	var background errgroup.Group
+	var background, showing errgroup.Group
 	after, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	working, fail := context.WithCancelCause(ctx)
@@ -210,6 +211,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 		fail(err) // without it nobody sees what happens: stop
 		return err
 	})
+	showing.Go(func() error { return p.newDisplay(statuses).run(after) })
 	g, working := errgroup.WithContext(working)
 	for i, s := range services {
 		g.Go(func() error {
@@ -223,6 +225,7 @@ func (p *process) serve(ctx context.Context, parts ...part) error {
 		err = nil // a stop that was asked for is no failure
 	}
 	end()
+	err = errors.Join(err, showing.Wait()) // the block stands before anything is printed below it
 	if err == nil {
 		err = p.tellOutcomes(ctx, parts, services)
 	}

@@ -207,6 +207,9 @@ func (s *pipelineStatus) text(now time.Time) string {
 	if len(s.Services) == 0 {
 		b.WriteString("no service has reported yet\n")
 	}
+	s.writeLoad(&b)
+	s.writeIndexes(&b)
+	s.writeOpen(&b)
 	s.writeRequests(&b, now)
 	s.writeLimits(&b)
 	for _, v := range s.Services {

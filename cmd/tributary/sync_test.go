@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -54,7 +57,11 @@ http: {address: "127.0.0.1:0"}
 `, testenv.NewPipeline(t), source.URI, broker.Brokers[0], strings.Join(list, ", ")))
 	for i := range 2 { // the second finds nothing left to do
 		run := start(t, nil, "run", "-config", path)
-		if code := run.wait(t); code != 0 || strings.Count(run.stdout.String(), "complete; nothing was written to the source meanwhile") != len(dests) {
+		code := run.wait(t)
+		for _, who := range []string{"service=snapshot", "destination=schema", "destination=full", "destination=both"} {
+			checkPhases(t, run.stderr.String(), who)
+		}
+		if code != 0 || strings.Count(run.stdout.String(), "complete; nothing was written to the source meanwhile") != len(dests) {
 			t.Fatalf("exit code %d\n%s%s", code, run.stdout, run.stderr)
 		}
 		if deleted := strings.Contains(run.stderr.String(), "the full load was deleted from Kafka"); deleted != (i == 0) {
@@ -123,4 +130,27 @@ func (b *background) wait(t *testing.T) int {
 		t.Fatalf("it did not end by itself: %v\n%s", err, b.stderr)
 	}
 	return b.code
+}
+
+// checkPhases wants the phases that a log tells of a load to be in their order,
+// and all of it to be done at the end.
+func checkPhases(t *testing.T, log, who string) {
+	t.Helper()
+	order := []string{state.LoadPlanning, state.LoadReading, state.LoadLoading, state.LoadIndexes, state.LoadCatchingUp, state.LoadDone}
+	said := regexp.MustCompile(`(?m)^.*progress of the load.*$`)
+	at, last := 0, ""
+	for _, line := range said.FindAllString(log, -1) {
+		if !strings.Contains(line, who) {
+			continue
+		}
+		last = line
+		next := slices.IndexFunc(order, func(phase string) bool { return strings.Contains(line, "phase="+phase) })
+		if next < at {
+			t.Errorf("%s: after %s comes %s", who, order[at], line)
+		}
+		at = next
+	}
+	if last == "" || order[at] != state.LoadDone || !strings.Contains(last, "percent=100.0%") {
+		t.Errorf("%s ends with %q", who, last)
+	}
 }

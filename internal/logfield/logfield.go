@@ -30,6 +30,14 @@ const (
 	Chunk = "chunk"
 	// Phase is that of an apply group or a run.
 	Phase = "phase"
+	// Percent, Documents, Bytes, Chunks, Rate and Left tell how far a load has
+	// come: what is done of what there is, how quickly, and for how long yet.
+	Percent   = "percent"
+	Documents = "documents"
+	Bytes     = "bytes"
+	Chunks    = "chunks"
+	Rate      = "rate"
+	Left      = "left"
 	// Request is the id of a request for whole documents.
 	Request = "request"
 	// Deployment is the id of a MongoDB deployment, ServerVersion its version.
