@@ -78,6 +78,32 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
+// TestFixturesAreWhole makes sure that what TestFixtures compares is everything
+// that was recorded, but for the server's own databases and the catalogue of
+// views, whose entries are compared as views.
+func TestFixturesAreWhole(t *testing.T) {
+	for _, name := range fixture.Names(t) {
+		s := fixture.Load(t, name)
+		for when, state := range map[string]fixture.State{"before": s.Before, "after": s.After} {
+			compared := map[string]bool{}
+			for _, c := range collectionsOf(t, state) {
+				compared[c.ns.String()] = true
+			}
+			for ns := range state.Catalog {
+				db, coll, _ := strings.Cut(ns, ".")
+				if own := db == "admin" || db == "config" || db == "local" || coll == viewsCollection; own == compared[ns] {
+					t.Errorf("%s: %s %s is compared: %t", name, ns, when, compared[ns])
+				}
+			}
+			for ns := range state.Documents {
+				if _, listed := state.Catalog[ns]; !listed {
+					t.Errorf("%s: %s %s is not in the catalogue", name, ns, when)
+				}
+			}
+		}
+	}
+}
+
 // loadTime says which state a run has read.
 type loadTime string
 
