@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/tributarydb/tributary/internal/logfield"
+	"github.com/tributarydb/tributary/internal/retry"
 )
 
 // failures are the partitions of this process that stopped because of an event
@@ -83,6 +85,18 @@ func (f *failures) err() error {
 	return &partitionError{tp: first.tp, others: len(f.all) - 1, err: first.err}
 }
 
+// any reports whether one of the causes is of that kind.
+func (f *failures) any(kind error) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range f.all {
+		if errors.Is(e.err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *failures) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,8 +105,11 @@ func (f *failures) count() int {
 
 // ended is called with a worker's end. A failure stops that partition alone: it
 // is kept for the status, and the worker's goroutine waits for the end of
-// ownership. Only when no partition of the topic is left that works does the
-// failure become the service's.
+// ownership, also where no other partition is left that works. A process that
+// ended would be started again, meet the same event, and meanwhile hand the
+// partition to the next member. Where a new start may mend something it does end:
+// no partition works, and for one a retry window is over. So it does in a one-off
+// copy, for whose end somebody waits.
 func (a *assigner) ended(tp topicPartition, stop <-chan struct{}, err error) error {
 	if err == nil {
 		return nil
@@ -102,7 +119,7 @@ func (a *assigner) ended(tp topicPartition, stop <-chan struct{}, err error) err
 	s.metrics.failed.Set(float64(s.failures.count()))
 	s.log.Error().Err(err).Str(logfield.Topic, tp.topic).Int32(logfield.Partition, tp.partition).
 		Msg("partition stopped; the others go on, and it is tried again when the service starts again")
-	if failed >= a.owned(tp.topic) {
+	if !s.cfg.Sync.Incremental || failed >= a.owned(tp.topic) && s.failures.any(retry.ErrGaveUp) {
 		return s.failures.err()
 	}
 	<-stop

@@ -2,11 +2,13 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/retry"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -70,6 +72,52 @@ func TestOnePartitionFails(t *testing.T) {
 			t.Errorf("the restart says %v", err)
 		}
 	})
+}
+
+// TestEndOfFailedPartitions: an event that cannot be applied ends no process that
+// follows changes, whether it has one partition or more; an outage does, once
+// nothing works, and so does any failure of a one-off copy.
+func TestEndOfFailedPartitions(t *testing.T) {
+	broken, outage := errors.New("decode"), fmt.Errorf("%w: no answer", retry.ErrGaveUp)
+	for _, tc := range []struct {
+		name   string
+		once   bool
+		owned  int32
+		causes []error
+		ends   bool
+	}{
+		{"the only one", false, 1, []error{broken}, false},
+		{"one of two", false, 2, []error{broken}, false},
+		{"both", false, 2, []error{broken, broken}, false},
+		{"the only one, outage", false, 1, []error{outage}, true},
+		{"one of two, outage", false, 2, []error{outage}, false},
+		{"both, outage", false, 2, []error{outage, broken}, true},
+		{"one-off copy", true, 2, []error{broken}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, err := newMetrics(nil, "dest", "", func() float64 { return 0 })
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Service{cfg: Config{Sync: Sync{Full: true, Incremental: !tc.once}}, failures: newFailures(), metrics: m}
+			a := &assigner{s: s, workers: map[topicPartition]*handle{}}
+			a.leaving.Store(true)
+			for p := range tc.owned {
+				a.workers[topicPartition{topic: "t", partition: p}] = nil
+			}
+			stop := make(chan struct{})
+			close(stop)
+			for p, cause := range tc.causes {
+				err = a.ended(topicPartition{topic: "t", partition: int32(p)}, stop, cause)
+			}
+			if (err != nil) != tc.ends {
+				t.Errorf("got %v", err)
+			}
+			if s.failures.err() == nil {
+				t.Error("nothing is left for the status")
+			}
+		})
+	}
 }
 
 // runReporter runs a reporter until the test ends.

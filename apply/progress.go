@@ -169,7 +169,11 @@ func (s *Service) reportOnce() {
 		status.Detail["reloads_pending"] = int64(wanted.collections)
 	})
 	if err := s.failures.err(); err != nil {
-		s.cfg.Report.Set(state.StateFailed, err.Error())
+		kind := state.StateFailed
+		if s.failures.any(errHistoryLost) {
+			kind = state.StateHistoryLost
+		}
+		s.cfg.Report.Set(kind, err.Error())
 		return
 	}
 	if time.Now().UnixNano() < s.retryingUntil.Load() {

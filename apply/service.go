@@ -98,7 +98,8 @@ func (s *Service) onRetry(a retry.Attempt) {
 // Run applies until ctx ends or nothing is left that it could do, and returns
 // after every goroutine that it started. The end of ctx is no error. An event
 // that cannot be applied stops its partition alone; it is the error of Run when
-// ctx ends or no partition is left that works.
+// ctx ends, at once in a one-off copy, and when no partition is left that works
+// and a retry window of one is over.
 //
 // The order of the end: the group is left first, which takes the partitions
 // away from the workers; each finishes the batch in hand within the drain time,

@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// ErrGaveUp is returned, wrapped, when a retry window is over: the failure may
+// pass, and a later start begins a window of its own.
+var ErrGaveUp = errors.New("give up")
+
 // Verdict says what to do about an error.
 type Verdict int
 
@@ -163,8 +167,8 @@ func (w *window) fail(err error, verdict Verdict, started, now time.Time) (Attem
 	}
 	until := since.Add(bound)
 	if !now.Before(until) {
-		return Attempt{}, fmt.Errorf("give up after %s of failures (retry window for %s errors is %s): %w",
-			now.Sub(since).Round(time.Second), kind(verdict), bound, err)
+		return Attempt{}, fmt.Errorf("%w after %s of failures (retry window for %s errors is %s): %w",
+			ErrGaveUp, now.Sub(since).Round(time.Second), kind(verdict), bound, err)
 	}
 	wait := min(w.wait(verdict), until.Sub(now))
 	return Attempt{Err: err, Verdict: verdict, Since: since, Until: until, Wait: wait}, nil
