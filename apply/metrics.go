@@ -89,6 +89,9 @@ func newMetrics(registerer prometheus.Registerer, destination, group string, que
 	m.deferredIndexes = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: space, Subsystem: part, Name: "deferred_indexes", Help: "Indexes that wait for finalize, by reason.", ConstLabels: labels,
 	}, []string{"reason"})
+	for _, reason := range []string{deferredUnique, deferredTTL, deferredFailed} {
+		m.deferredIndexes.WithLabelValues(reason)
+	}
 	m.queued = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: space, Subsystem: part, Name: "queued_bytes", Help: "Bytes fetched and not yet taken.", ConstLabels: labels,
 	}, queued)

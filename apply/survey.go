@@ -114,6 +114,7 @@ func (v *surveyor) run(ctx context.Context) error {
 		case <-ctx.Done():
 			if g, known, _ := v.s.phases.current(); known {
 				v.publish(v.closing(&g))
+				v.s.cfg.Report.Update(func(status *state.Status) { status.Phase = g.Phase })
 			}
 			return nil
 		case <-tick.C:

@@ -39,6 +39,9 @@ func NewMetrics(side string, labels prometheus.Labels, phases ...string) *Metric
 		phases:           phases,
 	}
 	m.eta.Set(-1)
+	for _, phase := range phases {
+		m.phase.WithLabelValues(phase)
+	}
 	return m
 }
 
