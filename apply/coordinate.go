@@ -150,7 +150,7 @@ func (c *coordinator) watch(ctx context.Context, run string) error {
 	return c.s.kafkaRetry(ctx, func(ctx context.Context) error {
 		return state.Follow(ctx, c.s.cfg.Kafka, c.s.stateTopic, func(key string, value []byte) error {
 			if key != state.KeyRun(run) || value == nil {
-				return c.s.loading.take(key, value)
+				return c.s.loading.take(c.s.cfg.Destination, key, value)
 			}
 			var m state.Manifest
 			if err := json.Unmarshal(value, &m); err != nil {

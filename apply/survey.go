@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,6 +36,10 @@ type loading struct {
 	mu     sync.Mutex
 	ledger *progress.Ledger
 	run    *state.Manifest
+	// said is the percentage that processes of the group last published, of the run
+	// saidOf.
+	said   float64
+	saidOf string
 	// current says that everything that stood in the topic at the beginning is
 	// known.
 	current bool
@@ -43,10 +48,33 @@ type loading struct {
 func newLoading() *loading { return &loading{ledger: progress.NewLedger()} }
 
 // take takes over a record of the state topic.
-func (l *loading) take(key string, value []byte) error {
+func (l *loading) take(destination, key string, value []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ledger.Apply(key, value)
+	if !state.IsStatus(key) || value == nil {
+		return l.ledger.Apply(key, value)
+	}
+	var s state.Status
+	if err := json.Unmarshal(value, &s); err != nil {
+		return fmt.Errorf("decode state record key=%s: %w", key, err)
+	}
+	if p := s.Progress; p != nil && s.Service == "apply" && s.Destination == destination && p.Phase == state.LoadLoading {
+		if p.Run != l.saidOf {
+			l.said, l.saidOf = 0, p.Run
+		}
+		l.said = max(l.said, p.Percent)
+	}
+	return nil
+}
+
+// before is the largest percentage that was published of a run.
+func (l *loading) before(run string) float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.saidOf != run {
+		return 0
+	}
+	return l.said
 }
 
 func (l *loading) isCurrent() {
@@ -167,6 +195,7 @@ func (v *surveyor) load(ctx context.Context, g *groupRecord, now time.Time) erro
 		return ok
 	}
 	if m, f, ok := v.s.loading.figures(g.Run, selects, places); ok {
+		v.reckoner.Floor(g.Run, v.s.loading.before(g.Run))
 		v.publish(v.reckoner.Reckon(now, v.phaseOf(g), m, f))
 	}
 	return nil
@@ -207,6 +236,9 @@ func (v *surveyor) phaseOf(g *groupRecord) string {
 }
 
 func (v *surveyor) publish(p *state.Progress) {
+	if !v.s.cfg.Sync.Schema && !v.s.cfg.Sync.Full {
+		return // there is no load
+	}
 	v.last = p
 	v.s.metrics.load.Set(p)
 	v.s.cfg.Report.Update(func(status *state.Status) { status.Progress = p })

@@ -3,6 +3,8 @@ package apply
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -106,6 +108,35 @@ func TestLoadProgress(t *testing.T) {
 		return nil
 	})
 	s.stop(t)
+}
+
+// A percentage that any process of the group has published is not taken back.
+func TestPublishedPercentages(t *testing.T) {
+	l := newLoading()
+	say := func(destination, run, phase string, percent float64) {
+		t.Helper()
+		value, err := json.Marshal(state.Status{Service: "apply", Destination: destination, Progress: &state.Progress{Run: run, Phase: phase, Percent: percent}})
+		if err == nil {
+			err = l.take("dest", state.KeyStatus("apply", "a"), value)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("dest", "former", state.LoadLoading, 90)
+	say("dest", "run", state.LoadLoading, 30)
+	say("dest", "run", state.LoadLoading, 20)
+	say("dest", "run", state.LoadDone, 100)
+	say("other", "run", state.LoadLoading, 80)
+	if l.before("run") != 30 || l.before("former") != 0 {
+		t.Errorf("%v percent were said", l.before("run"))
+	}
+	if err := errors.Join(l.take("dest", state.KeyStatus("apply", "a"), nil), l.take("dest", state.KeyPosition(), []byte("{}"))); err != nil {
+		t.Error(err)
+	}
+	if err := l.take("dest", state.KeyStatus("apply", "a"), []byte("{")); err == nil {
+		t.Error("a broken status is taken")
+	}
 }
 
 func TestSummarizeDeferred(t *testing.T) {

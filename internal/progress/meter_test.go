@@ -115,6 +115,11 @@ func TestReckon(t *testing.T) {
 	if got := r.Reckon(time.Unix(122, 0), state.LoadIndexes, m, f); got.Rate != (state.Rate{}) || got.ETASeconds != nil || got.Active != nil {
 		t.Errorf("rates although nothing is loaded any more: %+v", got)
 	}
+	r.Floor("r", 20)
+	r.Floor("r", 35)
+	if got := r.Reckon(time.Unix(122, 0), state.LoadLoading, m, f); got.Percent != 35 {
+		t.Errorf("%v percent although 35 were said before", got.Percent)
+	}
 	if got := r.Reckon(time.Unix(123, 0), state.LoadReading, &state.Manifest{Run: "s"}, Figures{Chunks: state.Share{Total: 1}}); got.Percent != 0 || got.Run != "s" {
 		t.Errorf("another run: %+v", got)
 	}

@@ -16,13 +16,26 @@ type Reckoner struct {
 	collections map[event.Namespace]*Meter
 }
 
+// Floor sets what the percentage of a run was said to be before: it will not be
+// less.
+func (r *Reckoner) Floor(run string, percent float64) {
+	r.of(run)
+	r.percent = max(r.percent, percent)
+}
+
+// of begins anew with another run.
+func (r *Reckoner) of(run string) {
+	if r.run != run {
+		*r = Reckoner{run: run, collections: map[event.Namespace]*Meter{}}
+	}
+}
+
 // Reckon returns the progress at a time in a phase. What it is shown first
 // counts for no rate.
 func (r *Reckoner) Reckon(now time.Time, phase string, m *state.Manifest, f Figures) *state.Progress {
-	if r.run != m.Run {
-		*r = Reckoner{run: m.Run, collections: map[event.Namespace]*Meter{}}
-	}
-	// What is known of read chunks may lag behind what is known of loaded ones.
+	r.of(m.Run)
+	// What is known of read chunks may lag behind what is known of loaded ones, and
+	// what is read may be more than was expected when less was loaded.
 	r.percent = max(r.percent, percent(f.Documents, f.Bytes, f.Chunks))
 	r.total.Observe(now, Amount{f.Documents.Done, f.Bytes.Done})
 	p := &state.Progress{
