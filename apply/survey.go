@@ -201,21 +201,19 @@ func (v *surveyor) load(ctx context.Context, g *groupRecord, now time.Time) erro
 	return nil
 }
 
-// closing is the progress of a group that loads no more, or no documents at all:
-// what the load came to, as far as this process saw it.
+// closing is the progress of a process that ends, and of a group that loads no
+// more, or no documents at all: what the load came to, as far as this process saw
+// it.
 func (v *surveyor) closing(g *groupRecord) *state.Progress {
-	p := state.Progress{Run: g.Run}
+	p := &state.Progress{Run: g.Run}
 	if v.last != nil && v.last.Run == g.Run {
-		p = *v.last
+		p = v.last.Ended()
 	}
 	p.Phase = v.phaseOf(g)
-	if p.Phase != state.LoadLoading {
-		p.Rate, p.ETASeconds, p.Active, p.MoreActive = state.Rate{}, nil, nil, 0
-	}
 	if p.Phase == state.LoadDone {
 		p.Percent = 100
 	}
-	return &p
+	return p
 }
 
 // phaseOf is the load's.

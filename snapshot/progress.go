@@ -22,6 +22,11 @@ func (s *Service) showProgress(ctx context.Context) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			s.tell(&r, time.Now())
+			s.cfg.Report.Update(func(status *state.Status) {
+				if status.Progress != nil {
+					status.Progress = status.Progress.Ended()
+				}
+			})
 			return ctx.Err()
 		}
 	}

@@ -28,7 +28,7 @@ func (s *pipelineStatus) latest() []serviceStatus {
 		case !ok:
 			at[key] = len(list)
 			list = append(list, v)
-		case v.Progress != nil && (list[i].Progress == nil || v.Updated.After(list[i].Updated)):
+		case (v.Progress != nil) == (list[i].Progress != nil) && v.Updated.After(list[i].Updated), v.Progress != nil && list[i].Progress == nil:
 			list[i] = v
 		}
 	}
@@ -52,6 +52,9 @@ func (s *pipelineStatus) writeLoad(b *strings.Builder) {
 		p := v.Progress
 		if p == nil {
 			continue
+		}
+		if v.Silent {
+			p = p.Ended() // as far as it came
 		}
 		under = under || p.Phase != state.LoadDone
 		rows = append(rows, []string{
@@ -96,7 +99,7 @@ func (s *pipelineStatus) writeIndexes(b *strings.Builder) {
 func (s *pipelineStatus) writeOpen(b *strings.Builder) {
 	for _, v := range s.Services {
 		o := v.Open
-		if o == nil {
+		if o == nil || v.Silent {
 			continue
 		}
 		who := "the server's own"

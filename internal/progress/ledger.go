@@ -21,15 +21,53 @@ type Ledger struct {
 	runs map[string]*chunks
 }
 
-// chunks are those of a run, by number.
+// chunks are those of a run, by number: a load of terabytes has very many, which
+// are looked at again and again.
 type chunks struct {
-	list map[int32]chunk
-	done int64
+	pages map[int32]*page
+	done  int64
+	// last is the page that was looked at last, number at.
+	last *page
+	at   int32
 }
+
+// pageSize is how many chunks stand together.
+const pageSize = 1024
+
+type page [pageSize]chunk
 
 type chunk struct {
 	Amount
 	done bool
+}
+
+// get returns what is known of a chunk.
+func (c *chunks) get(number int32) chunk {
+	if c == nil || number < 0 {
+		return chunk{}
+	}
+	if at := number / pageSize; c.last == nil || c.at != at {
+		c.last, c.at = c.pages[at], at
+	}
+	if c.last == nil {
+		return chunk{}
+	}
+	return c.last[number%pageSize]
+}
+
+// put replaces it.
+func (c *chunks) put(number int32, now chunk) {
+	if c.get(number).done {
+		c.done--
+	}
+	if now.done {
+		c.done++
+	}
+	if c.last == nil {
+		c.last = new(page)
+		c.pages[c.at] = c.last
+	}
+	c.last[number%pageSize] = now
 }
 
 // NewLedger returns an empty one.
@@ -53,20 +91,10 @@ func (l *Ledger) Apply(key string, value []byte) error {
 	}
 	c := l.runs[run]
 	if c == nil {
-		c = &chunks{list: map[int32]chunk{}}
+		c = &chunks{pages: map[int32]*page{}}
 		l.runs[run] = c
 	}
-	if c.list[number].done {
-		c.done--
-	}
-	if value == nil {
-		delete(c.list, number)
-		return nil
-	}
-	if p.Done {
-		c.done++
-	}
-	c.list[number] = chunk{Amount{p.Documents, p.Bytes}, p.Done}
+	c.put(number, chunk{Amount{p.Documents, p.Bytes}, p.Done})
 	return nil
 }
 
@@ -76,14 +104,6 @@ func (l *Ledger) Done(run string) int64 {
 		return c.done
 	}
 	return 0
-}
-
-// of returns the chunks of a run by number.
-func (l *Ledger) of(run string) map[int32]chunk {
-	if c := l.runs[run]; c != nil {
-		return c.list
-	}
-	return nil
 }
 
 // Place is how far a reader of one partition of the snapshot topic has come: a
@@ -112,9 +132,9 @@ type Figure struct {
 
 // Read adds up what snapshot has done of a run.
 func (l *Ledger) Read(m *state.Manifest) Figures {
-	chunks := l.of(m.Run)
+	chunks := l.runs[m.Run]
 	return figures(m, func(event.Namespace) bool { return true }, func(number int32) part {
-		c := chunks[number]
+		c := chunks.get(number)
 		return part{done: c.Amount, held: c.Amount, ended: c.done, over: c.done}
 	})
 }
@@ -122,9 +142,9 @@ func (l *Ledger) Read(m *state.Manifest) Figures {
 // Loaded adds up what the readers of the snapshot topic's partitions have done,
 // by partition, of the collections that match selects.
 func (l *Ledger) Loaded(m *state.Manifest, selects func(event.Namespace) bool, places []Place) Figures {
-	chunks := l.of(m.Run)
+	chunks := l.runs[m.Run]
 	return figures(m, selects, func(number int32) part {
-		c := chunks[number]
+		c := chunks.get(number)
 		p := part{held: c.Amount, ended: c.done}
 		if len(places) == 0 {
 			return p

@@ -57,6 +57,14 @@ type Progress struct {
 	MoreActive int                  `json:"more_active,omitempty"`
 }
 
+// Ended returns what a process that has ended leaves behind: without what holds
+// only while it works.
+func (p *Progress) Ended() *Progress {
+	ended := *p
+	ended.Rate, ended.ETASeconds, ended.Active, ended.MoreActive = Rate{}, nil, nil, 0
+	return &ended
+}
+
 // Share is a part of a whole.
 type Share struct {
 	Done  int64 `json:"done"`

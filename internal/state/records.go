@@ -36,7 +36,7 @@ func KeyChunk(run string, chunk int32) string { return fmt.Sprintf("%s%s/%d", pr
 func ParseKeyChunk(key string) (run string, chunk int32, err error) {
 	run, number, _ := strings.Cut(strings.TrimPrefix(key, prefixChunk), "/")
 	n, err := strconv.ParseInt(number, 10, 32)
-	if err != nil || !IsChunk(key) {
+	if err != nil || n < 0 || !IsChunk(key) {
 		return "", 0, fmt.Errorf("parse state record key=%s: want %sRUN/NUMBER", key, prefixChunk)
 	}
 	return run, int32(n), nil
