@@ -91,11 +91,11 @@ func (o *owner) publish(ctx context.Context, p *producer, m *state.Manifest, chu
 		r.Partition = c.Chunk % partitions
 		records = append(records, r)
 	}
-	r, err := state.Record(o.s.topics.State, state.KeyRun(m.Run), m)
+	manifest, err := state.ManifestRecords(o.s.topics.State, m, p.limits.Record(o.s.topics.State))
 	if err != nil {
 		return err
 	}
-	if err := p.transact(ctx, append(records, r)); err != nil {
+	if err := p.transact(ctx, append(records, manifest...)); err != nil {
 		return fmt.Errorf("begin run=%s: %w", m.Run, err)
 	}
 	return nil
@@ -194,11 +194,11 @@ func (o *owner) ending(ctx context.Context, p *producer, m *state.Manifest) ([]*
 			})
 		}
 	}
-	manifest, err := state.Record(o.s.topics.State, state.KeyRun(m.Run), m)
+	manifest, err := state.ManifestRecords(o.s.topics.State, m, p.limits.Record(o.s.topics.State))
 	if err != nil {
 		return nil, err
 	}
-	return append(records, manifest), nil
+	return append(records, manifest...), nil
 }
 
 func timeText(t bson.Timestamp) string { return fmt.Sprintf("%d.%d", t.T, t.I) }

@@ -32,7 +32,7 @@ func Load(ctx context.Context, cfg kafka.Config, topic string) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load state topic=%s: %w", topic, err)
 	}
-	view := NewView()
+	view, parts := NewView(), newJoiner()
 	for next := int64(0); !empty && next < end; {
 		records, err := poll(ctx, client)
 		if err != nil {
@@ -43,7 +43,11 @@ func Load(ctx context.Context, cfg kafka.Config, topic string) (*View, error) {
 			if r.Attrs.IsControl() {
 				continue
 			}
-			if err := view.Apply(string(r.Key), r.Value); err != nil {
+			value, whole, err := parts.add(string(r.Key), r.Value)
+			if err == nil && whole {
+				err = view.Apply(string(r.Key), value)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("load state topic=%s offset=%d: %w", topic, r.Offset, err)
 			}
 		}
@@ -71,6 +75,7 @@ func Follow(ctx context.Context, cfg kafka.Config, topic string, onChange func(k
 	}
 	defer client.Close()
 	var end int64
+	parts := newJoiner()
 	behind := current != nil
 	if behind {
 		var empty bool
@@ -89,7 +94,11 @@ func Follow(ctx context.Context, cfg kafka.Config, topic string, onChange func(k
 		}
 		for _, r := range records {
 			if !r.Attrs.IsControl() {
-				if err := onChange(string(r.Key), r.Value); err != nil {
+				value, whole, err := parts.add(string(r.Key), r.Value)
+				if err == nil && whole {
+					err = onChange(string(r.Key), value)
+				}
+				if err != nil {
 					return fmt.Errorf("watch state topic=%s offset=%d: %w", topic, r.Offset, err)
 				}
 			}

@@ -126,6 +126,11 @@ type Manifest struct {
 	WithoutDocuments bool         `json:"without_documents,omitempty"`
 	Chunks           int32        `json:"chunks"`
 	Collections      []Collection `json:"collections"`
+	// Parts says that the record is too small for Collections, which stand in so
+	// many records before it; Digest is the SHA-256 of what they amount to.
+	// Readers get it whole.
+	Parts  int32  `json:"parts,omitempty"`
+	Digest []byte `json:"digest,omitempty"`
 }
 
 // Collection is one collection or view of a run, as the source listed it.
