@@ -94,6 +94,7 @@ func (w *worker) committed(fx *effects) {
 func (w *worker) passed(next *offsetRecord) {
 	if w.held.CatchingUp && !next.CatchingUp {
 		w.watch.caughtUp()
+		w.s.sender.poke() // with the last partition, what history has asked for is due
 	}
 	if event.CompareTimes(next.Watermark, w.held.Watermark) > 0 && !w.watch.idle() {
 		w.watch.pass(next.Watermark)

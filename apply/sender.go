@@ -81,13 +81,43 @@ func (s *sender) round(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		read := len(entries)
+		if entries, err = s.due(ctx, entries); err != nil {
+			return err
+		}
 		if err := s.send(ctx, entries); err != nil {
 			return err
 		}
-		if len(entries) < sendBatch {
+		if read < sendBatch || len(entries) == 0 {
 			return nil
 		}
 	}
+}
+
+// due leaves out the reloads that history has made necessary while it is being
+// replayed: for what was renamed under its reads the run has asked itself, and the
+// reload is a part of that history. What is still wanted at its end is sent then.
+func (s *sender) due(ctx context.Context, entries []requestRecord) ([]requestRecord, error) {
+	if !slices.ContainsFunc(entries, func(e requestRecord) bool { return e.whole() }) {
+		return entries, nil
+	}
+	var offsets map[int32]offsetRecord
+	err := s.retry(ctx, func(ctx context.Context) error {
+		var err error
+		offsets, err = s.s.store.offsets(ctx, s.s.topics.changes)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	g, _, _ := s.s.phases.current()
+	behind := len(offsets) < len(g.ChangeOffsets)
+	for _, o := range offsets {
+		behind = behind || o.CatchingUp
+	}
+	return slices.DeleteFunc(entries, func(e requestRecord) bool {
+		return behind && e.whole() && event.CompareTimes(e.Place.Time, g.ReadThrough) <= 0
+	}), nil
 }
 
 func (s *sender) entries(ctx context.Context, n int64, filter ...bson.E) (list []requestRecord, err error) {
