@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 
+	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 
 	"github.com/tributarydb/tributary/internal/mongodb"
@@ -37,8 +38,12 @@ func (l *Live) interrupted(err error) bool {
 			}
 		}
 	}
-	// The driver hands a write concern's error of a command out as it is.
+	// The driver hands a write concern's error of a command out as it is, that of
+	// an aggregation with $out by itself.
 	if concern, ok := errors.AsType[driver.WriteCommandError](err); ok && concern.WriteConcernError != nil {
+		return true
+	}
+	if _, ok := errors.AsType[mongo.WriteConcernError](err); ok {
 		return true
 	}
 	verdict := mongodb.Classify(err)
