@@ -73,6 +73,12 @@ type Config struct {
 	// RulesDigest stands for Rules among the members of the group: one with
 	// another digest is refused. Empty is a digest like any other.
 	RulesDigest string
+	// Select is the selection of Rules as it is written, the pipeline's patterns
+	// first, and FixedDigest stands for the rest of Rules: with both, a group
+	// whose processes were all stopped takes over a changed selection. Without,
+	// it is refused as any other change of the rules.
+	Select      rules.Layers
+	FixedDigest string
 	// Sync says what the group synchronises; zero means everything.
 	Sync Sync
 	// Sharding says how collections are spread over a sharded destination; zero

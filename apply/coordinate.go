@@ -71,6 +71,9 @@ func (c *coordinator) begin(ctx context.Context) (groupRecord, error) {
 			return groupRecord{}, err
 		}
 		if ok {
+			if err := s.settleSelect(ctx, &g); err != nil {
+				return g, err
+			}
 			return g, s.checkGroup(&g, identity.Deployment)
 		}
 		first, ok, err := s.firstRecord(ctx, view, identity.Deployment)
@@ -83,6 +86,7 @@ func (c *coordinator) begin(ctx context.Context) (groupRecord, error) {
 			}
 			continue
 		}
+		first.Select, first.Fixed = s.cfg.Select, s.cfg.FixedDigest
 		err = s.policy.Do(ctx, mongodb.Classify, func(ctx context.Context) error { return s.store.insertGroup(ctx, first) })
 		if err != nil {
 			return groupRecord{}, err
@@ -116,8 +120,16 @@ func (s *Service) firstRecord(ctx context.Context, view *state.View, source stri
 		now, err = s.store.now(ctx)
 		return err
 	})
+	var change *state.SelectChange
+	if m.Select != nil && len(s.cfg.Select) > 0 && !m.Select.Equal(s.cfg.Select[0]) {
+		if !s.cfg.Sync.Incremental {
+			return g, false, &stateError{fmt.Errorf("join run %s: it was made with another select, and a copy without changes is what a run has read: hint: begin under a new pipeline name", m.Run)}
+		}
+		// What was selected after the run was made is not in it.
+		change = &state.SelectChange{Was: append(rules.Layers{*m.Select}, s.cfg.Select[1:]...), Now: s.cfg.Select}
+	}
 	return groupRecord{
-		ID: s.store.id, Phase: state.PhaseSnapshot, Source: source, Rules: s.cfg.RulesDigest,
+		ID: s.store.id, Phase: state.PhaseSnapshot, Source: source, Rules: s.cfg.RulesDigest, Change: change,
 		Run: m.Run, Watermark: m.Watermark, ChangeOffsets: m.ChangeOffsets, SnapshotOffsets: m.SnapshotOffsets,
 		Deadline: now, Created: now,
 	}, err == nil, err
@@ -138,7 +150,7 @@ func (s *Service) checkGroup(g *groupRecord, source string) error {
 	case source != "" && g.Source != source:
 		return fmt.Errorf("join group %s: it applies source deployment %s, and pipeline %s now has %s: hint: use another pipeline or destination name", g.ID.Group, g.Source, s.cfg.Pipeline, source)
 	case g.Rules != s.cfg.RulesDigest:
-		return fmt.Errorf("join group %s: it was begun with other rules for destination %s (selection, renames, indexes or sync): hint: put the old rules back, or use another destination name", g.ID.Group, s.cfg.Destination)
+		return s.otherRules(g)
 	case g.Source != "" && g.Source == s.deployment.ID:
 		return fmt.Errorf("join group %s: destination %s is the source deployment itself (%s): hint: give another connection string", g.ID.Group, s.cfg.Destination, g.Source)
 	}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rules"
+	"github.com/tributarydb/tributary/internal/state"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -33,6 +35,12 @@ type groupRecord struct {
 	Source string `bson:"source"`
 	// Rules is the digest of the destination's rules.
 	Rules string `bson:"rules"`
+	// Select is the selection among them, Fixed the digest of the others; empty
+	// in records of earlier versions.
+	Select rules.Layers `bson:"select,omitempty"`
+	Fixed  string       `bson:"fixed,omitempty"`
+	// Change is what Select was changed from, until that holds.
+	Change *state.SelectChange `bson:"change,omitempty"`
 	// Run is the run of snapshot that the group loads.
 	Run string `bson:"run"`
 	// Prepared says that the run's collections exist.

@@ -132,6 +132,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, s.client.Disconnect(end))
 	}()
+	if err := s.changeRules(ctx); err != nil {
+		s.fetcher.client.Close()
+		return err
+	}
 	return s.serve(ctx)
 }
 
@@ -262,7 +266,7 @@ func (s *Service) loadState(ctx context.Context) (view *state.View, err error) {
 func (s *Service) register(ctx context.Context, g *groupRecord) {
 	record, err := state.Record(s.stateTopic, state.KeyGroup(s.cfg.Destination, s.cfg.Group), state.GroupRegistration{
 		Destination: s.cfg.Destination, Group: s.cfg.Group, Phase: g.Phase, Run: g.Run, Updated: time.Now().UTC(),
-		WithoutFull: !s.cfg.Sync.Full, ChangeOffsets: g.ChangeOffsets,
+		WithoutFull: !s.cfg.Sync.Full, ChangeOffsets: g.ChangeOffsets, Select: g.Select,
 	})
 	if err != nil {
 		s.log.Warn().Err(err).Msg("group was not registered")

@@ -69,6 +69,9 @@ func (w *worker) claim(ctx context.Context, g *groupRecord) error {
 		if err != nil {
 			return err
 		}
+		if err := w.s.ruled(ctx); err != nil {
+			return err
+		}
 		if !w.s.able.transactions || !held.Exact {
 			// What was delivered before may have been applied, and no later
 			// than now did it stand in the topic.

@@ -66,6 +66,9 @@ type Config struct {
 	Source     mongodb.Options
 	// Select says which namespaces are captured; nil captures all.
 	Select *rules.Selection
+	// Patterns are Select as it is written. A change of them between two lives
+	// of a pipeline is noticed by them.
+	Patterns rules.Patterns
 	// EnforcesUnique holds, by destination, the selections under which unique
 	// indexes are enforced: collections that have one keep the order of all
 	// their documents. It must not grow during the life of a pipeline.

@@ -102,6 +102,9 @@ func (s *Service) attach(ctx context.Context, p *publisher, view *state.View) er
 	p.refresher = &refresher{
 		requests: newRequests(s.topics.State, view, s.cfg.Log), publisher: p, retry: s.cfg.Retry, stopping: s.images == nil,
 	}
+	if err := s.reselect(p, view); err != nil {
+		return err
+	}
 	p.images = s.images
 	if p.images == nil {
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/route"
+	"github.com/tributarydb/tributary/internal/rules"
 	"github.com/tributarydb/tributary/internal/state"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -24,6 +25,8 @@ type publisher struct {
 	// enforcedSince are the destinations that have enforced unique indexes from
 	// the pipeline's beginning.
 	enforcedSince []string
+	// patterns are the selection of what is published.
+	patterns rules.Patterns
 	// refresher serves requests for whole documents; images reads them.
 	refresher *refresher
 	images    imageSource
@@ -304,6 +307,7 @@ func (p *publisher) commit(ctx context.Context) error {
 		Partitions:       p.producer.partitions,
 		ByNamespace:      p.classes.list(),
 		EnforcedSince:    p.enforcedSince,
+		Select:           &p.patterns,
 		ResumeToken:      p.token,
 	}, first...)
 	if err != nil {

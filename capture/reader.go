@@ -5,14 +5,17 @@ import (
 	"fmt"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/mongodb"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// job is what the publisher wants to have read: exactly one of locate, query
-// and scan.
+// job is what the publisher wants to have read: exactly one of list, locate,
+// query and scan.
 type job struct {
 	// after is what has been published.
 	after bson.Timestamp
+	// list asks for every collection there is.
+	list bool
 	// locate is the name of a collection, uuid its UUID if known.
 	locate event.Namespace
 	uuid   event.UUID
@@ -24,10 +27,11 @@ type job struct {
 
 // result is what a job found.
 type result struct {
-	found   *located
-	reading *reading
-	through bson.Timestamp
-	err     error
+	catalogue []mongodb.CatalogEntry
+	found     *located
+	reading   *reading
+	through   bson.Timestamp
+	err       error
 }
 
 // readImages does jobs one after another until ctx ends. It has a goroutine of
@@ -61,6 +65,8 @@ func (r *imageReader) do(ctx context.Context, j *job) (res result) {
 		r.end(ctx)
 	}
 	switch {
+	case j.list:
+		res.catalogue, res.through, res.err = r.source.list(ctx, j.after)
 	case j.scan != nil:
 		res.reading, res.err = r.scan(ctx, j)
 	case j.query != nil:

@@ -118,6 +118,7 @@ func (f *refresher) step(ctx context.Context) error {
 			break
 		}
 	}
+	f.warnPostponed()
 	f.publisher.metrics.pending.Set(float64(len(f.byID)))
 	if len(f.changed) > 0 {
 		return f.publisher.producer.begin()
@@ -203,7 +204,7 @@ func (f *refresher) begin(now time.Time) bool {
 		return false
 	}
 	for _, q := range f.queue { // next does not change it
-		if now.Before(q.notBefore) {
+		if now.Before(q.notBefore) || f.postponed(q) {
 			continue
 		}
 		f.round = f.next(q)
@@ -225,6 +226,8 @@ func (f *refresher) next(q *request) *round {
 		q.at = f.known(q)
 	}
 	switch {
+	case q.Kind == state.RequestSelect:
+		return &round{job: job{list: true}, of: []*request{q}}
 	case q.at == nil, q.Kind == state.RequestReload && q.Reload == nil:
 		return &round{job: job{locate: q.Now, uuid: q.UUID}, of: []*request{q}}
 	case q.Kind == state.RequestRefresh:
@@ -256,6 +259,8 @@ func (f *refresher) complete(ctx context.Context, r *round) error {
 	switch {
 	case r.job.scan != nil:
 		return f.scanned(ctx, r)
+	case r.job.list:
+		return f.added(r)
 	case r.job.query == nil:
 		return f.located(ctx, r)
 	case r.moved(r.job.query.at.NS, r.job.query.at.UUID):

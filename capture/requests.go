@@ -34,6 +34,8 @@ type request struct {
 	// tries counts the rounds in a row that did not get all they read into the
 	// stream.
 	tries int
+	// said tells that it was logged what the request waits for.
+	said bool
 	// failing is since when reading has failed, notBefore when to try again.
 	failing, notBefore time.Time
 	failures           int
@@ -101,10 +103,7 @@ func (r *requests) take(c command) {
 		r.refuse(&state.PendingRequest{Request: *asked}, err.Error())
 	case r.byID[asked.ID] != nil: // asked again
 	default:
-		q := &request{PendingRequest: state.PendingRequest{Request: *asked, Now: asked.Namespace()}}
-		r.add(q)
-		r.change(q)
-		r.log.Info().Str(logfield.Request, q.ID).Stringer(logfield.Namespace, q.Now).Str(logfield.Reason, q.Reason).Msg(q.Kind + " was asked for")
+		r.ask(asked)
 	}
 }
 

@@ -46,6 +46,8 @@ type Config struct {
 	Source   mongodb.Options
 	// Select says which namespaces belong to the pipeline; nil selects all.
 	Select *rules.Selection
+	// Patterns are Select as it is written.
+	Patterns rules.Patterns
 	// WithoutDocuments makes runs of the source's catalogue alone.
 	WithoutDocuments bool
 	// OneOff says that no destination follows changes: collections that are

@@ -43,6 +43,7 @@ func (o *owner) begin(ctx context.Context, p *producer) (state.Manifest, error) 
 	m := state.Manifest{
 		Run: bson.NewObjectID().Hex(), State: state.RunLoading, Started: time.Now().UTC(),
 		Watermark: w, ChangeOffsets: offsets, SnapshotOffsets: snapshot.inOrder(snapshot.ends), WithoutDocuments: s.cfg.WithoutDocuments,
+		Select: &s.cfg.Patterns,
 	}
 	// Everything that is listed is at least as late as W: the primary's own
 	// state is later than what a majority has.

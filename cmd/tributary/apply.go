@@ -53,6 +53,10 @@ func applyPart(d config.Destination) part {
 		if err != nil {
 			return nil, err
 		}
+		fixed, err := p.cfg.FixedDigest(d)
+		if err != nil {
+			return nil, err
+		}
 		begin, err := d.StartTime()
 		if err != nil {
 			return nil, err
@@ -64,7 +68,7 @@ func applyPart(d config.Destination) part {
 		return apply.New(apply.Config{
 			Start:    begin,
 			Pipeline: p.cfg.Name, Instance: env.instance, Destination: d.Name, Kafka: p.kafka, Topics: p.topics,
-			Target: p.target(d), Rules: rules, RulesDigest: digest, Sharding: sharding, Sync: syncOf(d), ExactlyOnce: d.ExactlyOnce, OnError: d.OnError, Conflicts: d.Conflicts, IndexBuilds: d.IndexBuilds,
+			Target: p.target(d), Rules: rules, RulesDigest: digest, Select: p.cfg.Layers(d), FixedDigest: fixed, Sharding: sharding, Sync: syncOf(d), ExactlyOnce: d.ExactlyOnce, OnError: d.OnError, Conflicts: d.Conflicts, IndexBuilds: d.IndexBuilds,
 			BatchEvents: d.BatchDocuments, BatchBytes: int64(d.BatchBytes), QueueBytes: int64(d.Queue), Retry: p.retry(),
 			LoadThrottle: p.limits.limiters[state.ThrottleLoad(d.Name)], ChangesThrottle: p.limits.limiters[state.ThrottleChanges(d.Name)],
 			Log: env.log, Registerer: env.registerer, Report: env.report,

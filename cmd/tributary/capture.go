@@ -31,7 +31,7 @@ func capturePart() part {
 			Start:    begin,
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
 			MaxRetention: p.cfg.Kafka.StretchedRetention(), DropLoaded: p.cfg.Snapshot.RetainRuns == 0, LoadedBy: p.cfg.LoadingDocuments(),
-			Select: selection, EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
+			Select: selection, Patterns: p.cfg.Patterns(), EnforcesUnique: unique, Mode: p.cfg.Source.Mode,
 			CatalogInterval: p.cfg.Source.CatalogInterval, CommitInterval: p.cfg.Capture.CommitInterval,
 			CommitEvents: p.cfg.Capture.CommitEvents, QueueBytes: int64(p.cfg.Capture.Queue), Retry: p.retry(),
 			Log: env.log, Registerer: env.registerer, Report: env.report,

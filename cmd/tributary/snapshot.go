@@ -34,7 +34,7 @@ func snapshotPart() part {
 		return snapshot.New(snapshot.Config{
 			DiskBytes: disk, Destinations: p.cfg.LoadingDocuments(),
 			Pipeline: p.cfg.Name, Instance: env.instance, Kafka: p.kafka, Topics: p.topics, Source: p.source(),
-			Select: selection, WithoutDocuments: !p.cfg.LoadsDocuments(), OneOff: p.cfg.OneOff(), BatchBytes: int(p.cfg.Snapshot.Batch), ChunkBytes: int64(p.cfg.Snapshot.Chunk),
+			Select: selection, Patterns: p.cfg.Patterns(), WithoutDocuments: !p.cfg.LoadsDocuments(), OneOff: p.cfg.OneOff(), BatchBytes: int(p.cfg.Snapshot.Batch), ChunkBytes: int64(p.cfg.Snapshot.Chunk),
 			ChunkDocuments: int64(p.cfg.Snapshot.ChunkDocuments), Workers: p.cfg.Snapshot.Workers, Retry: p.retry(),
 			Throttle:       p.limits.limiters[state.ThrottleSource],
 			ReadPreference: preference, Log: env.log, Registerer: env.registerer, Report: env.report,

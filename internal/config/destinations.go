@@ -159,6 +159,23 @@ func (c *Config) EnforcesUnique() (map[string]*rules.Selection, error) {
 	return enforced, nil
 }
 
+// Patterns are the pipeline's selection as it is written.
+func (c *Config) Patterns() rules.Patterns {
+	return rules.Patterns{Include: c.Select.Include, Exclude: c.Select.Exclude}
+}
+
+// Layers are a destination's selection as it is written, the pipeline's first.
+func (c *Config) Layers(d Destination) rules.Layers {
+	return rules.Layers{c.Patterns(), {Include: d.Select.Include, Exclude: d.Select.Exclude}}
+}
+
+// FixedDigest is RulesDigest without the selection, which may change.
+func (c *Config) FixedDigest(d Destination) (string, error) {
+	fixed := *c
+	fixed.Select, d.Select = Select{}, Select{}
+	return fixed.RulesDigest(d)
+}
+
 // RulesDigest stands for Rules(d): equal for equal rules, whatever the order
 // in which patterns are written.
 func (c *Config) RulesDigest(d Destination) (string, error) {

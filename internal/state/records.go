@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tributarydb/tributary/internal/event"
+	"github.com/tributarydb/tributary/internal/rules"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -90,6 +91,9 @@ type CapturePosition struct {
 	// EnforcedSince are the destinations at which unique indexes have been
 	// enforced since the pipeline began.
 	EnforcedSince []string `json:"enforced_since,omitempty"`
+	// Select is the selection of what is published up to here; nil where a
+	// version before it was stored wrote this.
+	Select *rules.Patterns `json:"select,omitempty"`
 	// ResumeToken is the change stream's resume token at PublishedThrough, raw
 	// BSON; empty for an oplog, and before the stream has given the first one.
 	ResumeToken []byte `json:"resume_token,omitempty"`
@@ -122,6 +126,9 @@ type Manifest struct {
 	// SnapshotOffsets are the first offsets of the run in every partition of
 	// the snapshot topic.
 	SnapshotOffsets []int64 `json:"snapshot_offsets"`
+	// Select is the pipeline's selection of which the run is; nil in manifests
+	// of earlier versions.
+	Select *rules.Patterns `json:"select,omitempty"`
 	// WithoutDocuments says that no destination wanted any: there are no chunks.
 	WithoutDocuments bool         `json:"without_documents,omitempty"`
 	Chunks           int32        `json:"chunks"`
@@ -213,6 +220,9 @@ type GroupRegistration struct {
 	// WithoutFull says that the group loads no documents, and so nothing of the
 	// snapshot topic.
 	WithoutFull bool `json:"without_full,omitempty"`
+	// Select is what the group selects, the pipeline's patterns first; empty in
+	// registrations of earlier versions.
+	Select rules.Layers `json:"select,omitempty"`
 	// ChangeOffsets are where the group begins with the changes; empty in
 	// registrations of earlier versions, where they are the run's.
 	ChangeOffsets []int64 `json:"change_offsets,omitempty"`

@@ -20,6 +20,9 @@ const (
 	RequestRefresh = "refresh"
 	// RequestReload asks for a whole collection: options, indexes, documents.
 	RequestReload = "reload"
+	// RequestSelect asks for a reload of every collection that a changed
+	// selection has added.
+	RequestSelect = "select"
 )
 
 // The limits of one request.
@@ -74,6 +77,8 @@ type Request struct {
 	// IDs are the documents of a refresh, each a raw document {_id: …}: at most
 	// MaxRequestIDs and MaxRequestBytes.
 	IDs [][]byte `json:"ids,omitempty"`
+	// Select is that of a RequestSelect, which names no collection.
+	Select *SelectChange `json:"select,omitempty"`
 	// Reason says in a few words why, for the log and the status.
 	Reason string    `json:"reason,omitempty"`
 	Asked  time.Time `json:"asked"`
@@ -87,6 +92,8 @@ func (r *Request) Validate() error {
 	switch {
 	case r.ID == "" || len(r.ID) > maxRequestName:
 		return fmt.Errorf("check request: its id has %d bytes: give it 1 to %d", len(r.ID), maxRequestName)
+	case r.Kind == RequestSelect:
+		return r.validateSelect()
 	case r.Kind != RequestRefresh && r.Kind != RequestReload:
 		return fmt.Errorf("check request id=%s: kind %q is not known", r.ID, r.Kind)
 	case r.DB == "" || r.Coll == "":
@@ -151,7 +158,7 @@ func DecodeCommand(value []byte) (kind string, r *Request, err error) {
 	if err := json.Unmarshal(value, &head); err != nil {
 		return "", nil, fmt.Errorf("decode command: %w", err)
 	}
-	if head.Kind != RequestRefresh && head.Kind != RequestReload {
+	if head.Kind != RequestRefresh && head.Kind != RequestReload && head.Kind != RequestSelect {
 		return head.Kind, nil, nil
 	}
 	r = &Request{Kind: head.Kind, ID: head.ID}
