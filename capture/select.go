@@ -49,7 +49,11 @@ func (r *requests) ask(asked *state.Request) {
 	q := &request{PendingRequest: state.PendingRequest{Request: *asked, Now: asked.Namespace()}}
 	r.add(q)
 	r.change(q)
-	r.log.Info().Str(logfield.Request, q.ID).Str(logfield.Namespace, q.Now.DB+"."+q.Now.Coll).Str(logfield.Reason, q.Reason).Msg(q.Kind + " was asked for")
+	log := r.log.Info().Str(logfield.Request, q.ID).Str(logfield.Reason, q.Reason)
+	if q.Kind != state.RequestSelect {
+		log = log.Stringer(logfield.Namespace, q.Now)
+	}
+	log.Msg(q.Kind + " was asked for")
 }
 
 // succeed has a changed selection take the place of an earlier change of the same

@@ -33,6 +33,9 @@ func pendingRequests(view *state.View) []requestStatus {
 		r := requestStatus{
 			ID: q.ID, Kind: q.Kind, Namespace: q.Now.String(), Destination: q.Destination, Reason: q.Reason, Asked: q.Asked, Wanted: len(q.IDs),
 		}
+		if q.Kind == state.RequestSelect {
+			r.Namespace = "" // it is about many
+		}
 		if q.Reload != nil {
 			r.Documents = q.Reload.Documents
 		}
@@ -50,10 +53,13 @@ func (s *pipelineStatus) writeRequests(b *strings.Builder, now time.Time) {
 		rows := [][]string{{"KIND", "NAMESPACE", "FOR", "DESTINATION", "PROGRESS", "REASON"}}
 		for _, r := range s.Requests[:min(n, shownRequests)] {
 			progress := fmt.Sprintf("%d documents to come", r.Wanted)
-			if r.Kind == state.RequestReload {
+			switch r.Kind {
+			case state.RequestReload:
 				progress = fmt.Sprintf("%d documents published", r.Documents)
+			case state.RequestSelect:
+				progress = "waits for a capture with the same select"
 			}
-			rows = append(rows, []string{r.Kind, r.Namespace, ago(now, r.Asked), dash(r.Destination), progress, dash(r.Reason)})
+			rows = append(rows, []string{r.Kind, dash(r.Namespace), ago(now, r.Asked), dash(r.Destination), progress, dash(r.Reason)})
 		}
 		writeTable(b, rows)
 		if n > shownRequests {
