@@ -28,12 +28,15 @@ const (
 type display struct {
 	// screen is nil where there is no block.
 	screen   *screen
-	coloured bool
+	paint    palette
 	log      zerolog.Logger
 	statuses func() []state.Status
 	// said is, by label, the phase that was logged last, and when.
 	said map[string]saying
 }
+
+// palette holds the sequences that begin a colour and end it; empty for none.
+type palette struct{ done, plain string }
 
 type saying struct {
 	phase string
@@ -47,7 +50,7 @@ func (p *process) newDisplay(statuses func() []state.Status) *display {
 		d.screen = p.app.screen
 	}
 	if plain, _ := p.app.env("NO_COLOR"); plain == "" {
-		d.coloured = true
+		d.paint = palette{done: "\x1b[32m", plain: "\x1b[0m"}
 	}
 	return d
 }
@@ -74,7 +77,7 @@ func (d *display) run(ctx context.Context) error {
 func (d *display) step(now time.Time) {
 	statuses := d.statuses()
 	if d.screen != nil {
-		d.screen.show(block(statuses, d.coloured))
+		d.screen.show(block(statuses, d.paint))
 		return
 	}
 	for i := range statuses {
@@ -110,7 +113,7 @@ func (d *display) tell(now time.Time, s *state.Status) {
 
 // block is what a terminal shows: for each side a line with a bar, and below it
 // the collections that are under way.
-func block(statuses []state.Status, coloured bool) []string {
+func block(statuses []state.Status, paint palette) []string {
 	var lines []string
 	for i := range statuses {
 		s := &statuses[i]
@@ -119,7 +122,7 @@ func block(statuses []state.Status, coloured bool) []string {
 		}
 		p := s.Progress
 		lines = append(lines, joined(
-			fmt.Sprintf("%-12s %-11s", cut(printable(loadLabel(*s)), 12), p.Phase), bar(p.Percent, coloured), fmt.Sprintf("%6s", percentText(p.Percent)),
+			fmt.Sprintf("%-12s %-11s", cut(printable(loadLabel(*s)), 12), p.Phase), bar(p.Percent, paint), fmt.Sprintf("%6s", percentText(p.Percent)),
 			byteShareText(p.Bytes), shareText(p.Documents)+" docs", shareText(p.Collections)+" collections", rateText(p.Rate), left(p.ETASeconds)))
 		for _, c := range p.Active[:min(len(p.Active), shownActive)] {
 			lines = append(lines, joined(
@@ -147,13 +150,10 @@ func left(eta *float64) string {
 }
 
 // bar draws a part of 100.
-func bar(percent float64, coloured bool) string {
+func bar(percent float64, paint palette) string {
 	full := min(max(int(percent/100*barWidth), 0), barWidth)
 	done, rest := strings.Repeat("#", full), strings.Repeat(".", barWidth-full)
-	if coloured {
-		return "[\x1b[32m" + done + "\x1b[0m" + rest + "]"
-	}
-	return "[" + done + rest + "]"
+	return "[" + paint.done + done + paint.plain + rest + "]"
 }
 
 // joined puts what is not empty side by side.

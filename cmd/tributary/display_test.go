@@ -48,11 +48,11 @@ func TestBlock(t *testing.T) {
 		"  retrying: connection refused",
 		"us           planning     [........................]    0.0%  0 B  0 docs  0 collections",
 	}
-	if diff := cmp.Diff(want, block(loading(), false)); diff != "" {
+	if diff := cmp.Diff(want, block(loading(), palette{})); diff != "" {
 		t.Errorf("block (-want +got):\n%s", diff)
 	}
 	plain := strings.NewReplacer("\x1b[32m", "", "\x1b[0m", "")
-	for i, line := range block(loading(), true) {
+	for i, line := range block(loading(), palette{done: "\x1b[32m", plain: "\x1b[0m"}) {
 		if got := plain.Replace(line); got != want[i] || strings.HasPrefix(line, "source") && got == line {
 			t.Errorf("coloured line %q", line)
 		}

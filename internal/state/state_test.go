@@ -201,6 +201,10 @@ func TestWatch(t *testing.T) {
 func TestFollow(t *testing.T) {
 	testenv.EachKafka(t, func(t *testing.T, broker testenv.Broker) {
 		cfg, topic := newTopic(t, broker)
+		testenv.Eventually(t, 2*time.Minute, func() error { // brokers know of a new topic a while later
+			_, err := Load(t.Context(), cfg, topic)
+			return err
+		})
 		enough := errors.New("enough")
 		var heard []string
 		follow := func(current func()) {
