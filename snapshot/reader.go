@@ -33,8 +33,9 @@ const codeCappedPositionLost = 136
 // judgeRead decides about an error of a pass.
 func judgeRead(err error) retry.Verdict {
 	server, coded := errors.AsType[mongo.ServerError](err)
+	_, refused := errors.AsType[*refusedError](err)
 	switch {
-	case errors.Is(err, errUnreadable):
+	case refused, errors.Is(err, errUnreadable):
 		return retry.Stop
 	case errors.Is(err, errAnchorGone), coded && server.HasErrorCode(codeCappedPositionLost):
 		return retry.Now

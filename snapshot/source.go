@@ -61,6 +61,8 @@ type source struct {
 	preference *readpref.ReadPref
 	// throttle limits queries; nil limits nothing.
 	throttle *throttle.Limiter
+	// sharded says that a router answers, for several shards.
+	sharded bool
 }
 
 // newSource prepares reads at or after w, and at or after what is majority
@@ -87,7 +89,7 @@ func newSource(ctx context.Context, client *mongo.Client, d mongodb.Deployment, 
 	if clusterTime == nil && !d.Standin {
 		return nil, errNoClusterTime
 	}
-	return &source{client: client, after: later(w, now), clusterTime: clusterTime, preference: preference}, nil
+	return &source{client: client, sharded: d.Sharded, after: later(w, now), clusterTime: clusterTime, preference: preference}, nil
 }
 
 // open begins a pass over c from where progress stands: behind the document
@@ -97,10 +99,13 @@ func (s *source) open(ctx context.Context, c *state.Chunk, progress *state.Chunk
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), after: progress.Next, digest: progress.Digest, throttle: s.throttle}
+	p := &pass{coll: s.collection(c), session: session, ordered: !inNaturalOrder(c), merged: s.sharded && !inNaturalOrder(c), after: progress.Next, digest: progress.Digest, throttle: s.throttle}
 	if err := p.begin(ctx, c); err != nil {
 		p.Close()
 		return nil, err
+	}
+	if p.merged {
+		return newMergedPass(p), nil
 	}
 	return p, nil
 }
@@ -184,8 +189,11 @@ type pass struct {
 	// go on behind can only be the first one; elsewhere everything through it
 	// is passed over.
 	ordered bool
-	after   bson.Raw
-	anchor  []byte
+	// merged says that the order has to be asked for: the documents come from
+	// several shards.
+	merged bool
+	after  bson.Raw
+	anchor []byte
 	// digest is the document's own; empty where it need not be looked at.
 	digest  []byte
 	scratch []byte
@@ -212,7 +220,11 @@ func (p *pass) begin(ctx context.Context, c *state.Chunk) error {
 		}
 	}
 	p.tail = p.ordered && len(c.Max) == 0 && (p.after != nil || len(c.Min) > 0)
-	return p.find(ctx, bson.D{}, findOptions(c, p.after))
+	opts := findOptions(c, p.after)
+	if p.merged {
+		opts.SetSort(onlyID())
+	}
+	return p.find(ctx, bson.D{}, opts)
 }
 
 // has reports whether the document {_id: …} is in the collection.
