@@ -1,7 +1,8 @@
 // Command bench measures Tributary end to end on the real engines: throughput of
 // changes with each service alone and with all of them at work, the processor
-// time and memory of each process, the lag at half of that rate, and what
-// compression costs and saves. It stops by itself after a few minutes.
+// time and memory of each process, the lag at half of that rate, what
+// compression costs and saves, and a whole full load. It stops by itself after a
+// few minutes.
 package main
 
 import (
@@ -34,10 +35,14 @@ type config struct {
 	documents   int
 	lagTime     time.Duration
 	compression bool
+	// loads are full loads to measure, in gigabytes; onlyLoads leaves the rest
+	// out.
+	loads     []float64
+	onlyLoads bool
 }
 
-// totalTimeout bounds everything.
-const totalTimeout = 15 * time.Minute
+// totalTimeout bounds everything; loadTimeout is added for each gigabyte.
+const totalTimeout, loadTimeout = 15 * time.Minute, 5 * time.Minute
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	var cfg config
@@ -45,10 +50,19 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&cfg.documents, "documents", 200_000, "`number` of documents of 1 KiB that are inserted and then updated")
 	flags.DurationVar(&cfg.lagTime, "lag", 30*time.Second, "how long the lag is measured")
 	flags.BoolVar(&cfg.compression, "compression", true, "compare the compressions as well")
+	loads := flags.String("loads", "1", "comma-separated `sizes` of full loads, in GB of documents of 1 KiB: 1,4,16 shows how they grow")
+	flags.BoolVar(&cfg.onlyLoads, "only-loads", false, "measure full loads alone")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, totalTimeout, fmt.Errorf("not done after %s", totalTimeout))
+	if cfg.loads, err = sizes(*loads); err != nil {
+		return err
+	}
+	timeout := totalTimeout
+	for _, size := range cfg.loads {
+		timeout += time.Duration(size * float64(loadTimeout))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
 	defer cancel()
 	dir, err := os.MkdirTemp("", "tributary-bench-")
 	if err != nil {

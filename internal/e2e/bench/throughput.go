@@ -38,7 +38,9 @@ const (
 
 // bench is a pipeline that is measured.
 type bench struct {
-	cfg     config
+	cfg config
+	// dir takes configurations and logs.
+	dir     string
 	servers *stack.Servers
 	fleet   *stack.Fleet
 	source  *mongo.Client
@@ -58,7 +60,7 @@ func newBench(ctx context.Context, cfg config, dir string, servers *stack.Server
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{cfg: cfg, servers: servers, fleet: fleet, out: out}
+	b := &bench{cfg: cfg, dir: dir, servers: servers, fleet: fleet, out: out}
 	if b.source, err = mongodb.Connect(ctx, mongodb.Options{URI: servers.Source, AppName: "bench"}); err != nil {
 		return nil, err
 	}
@@ -72,6 +74,9 @@ func (b *bench) close(ctx context.Context) error {
 
 // run measures everything and prints it.
 func (b *bench) run(ctx context.Context) error {
+	if b.cfg.onlyLoads {
+		return b.fullLoads(ctx)
+	}
 	if err := b.begin(ctx); err != nil {
 		return err
 	}
@@ -90,10 +95,12 @@ func (b *bench) run(ctx context.Context) error {
 	if err := b.lag(ctx, slowest/2); err != nil {
 		return err
 	}
-	if !b.cfg.compression {
-		return nil
+	if b.cfg.compression {
+		if err := b.compressions(ctx); err != nil {
+			return err
+		}
 	}
-	return b.compressions(ctx)
+	return b.fullLoads(ctx)
 }
 
 func (b *bench) print(format string, args ...any) {
