@@ -122,7 +122,7 @@ func (fx *effects) admit(c *change) (ok bool, err error) {
 	case event.CompareTimes(c.Position.Time, d.through) <= 0:
 		c.look, c.missing, c.misfit, c.later = true, event.Lenient, event.Lenient, true
 	}
-	if !c.AsOf.IsZero() && (!state.reloading || (!state.capped && fx.w.settling+len(fx.fixed) < maxWanted)) {
+	if !c.AsOf.IsZero() && (!state.reloading || (!state.capped && fx.w.settling+len(fx.fixed) < fx.w.most)) {
 		entry := fx.w.store.documentRequest(*c, kept, requestSettling, "its image is later than its place")
 		entry.Through, entry.Partition = c.AsOf, fx.w.partition
 		if watched {
@@ -169,7 +169,7 @@ func (fx *effects) unfit(c change, cause error) error {
 	if _, ok := fx.reloads[c.NS]; ok {
 		return nil
 	}
-	if fx.w.wanted[c.NS]+fx.countFound(c.NS) >= maxWanted {
+	if fx.w.wanted[c.NS]+fx.countFound(c.NS) >= fx.w.most {
 		fx.reloads[c.NS] = fx.w.store.reloadRequest(c.NS, c.UUID, c.Position, "too many of its documents are needed whole")
 		return nil
 	}

@@ -49,8 +49,9 @@ type rig struct {
 	// byNamespace are the collections whose events keep the order of the
 	// whole collection.
 	byNamespace map[event.Namespace]bool
-	// edit changes the configuration of services.
+	// edit changes the configuration of services, tune the services themselves.
 	edit func(*Config)
+	tune func(*Service)
 }
 
 func newRig(t testing.TB, pair testenv.Pair, opts ...testenv.Option) *rig {
@@ -61,7 +62,7 @@ func newRig(t testing.TB, pair testenv.Pair, opts ...testenv.Option) *rig {
 	}
 	r := &rig{
 		pair: pair, dest: pair.NewDestination(t, opts...), topics: route.TopicsOf(pair.Pipeline), codec: codec,
-		kafka: kafka.Config{Brokers: pair.Brokers, Log: zerolog.Nop()}, clock: 1000, edit: func(*Config) {},
+		kafka: kafka.Config{Brokers: pair.Brokers, Log: zerolog.Nop()}, clock: 1000, edit: func(*Config) {}, tune: func(*Service) {},
 	}
 	r.client, err = kafka.NewClient(r.kafka, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
@@ -289,6 +290,7 @@ func (r *rig) startAt(t testing.TB, instance string, seam func(context.Context, 
 		t.Fatal(err)
 	}
 	s.seam = seam
+	r.tune(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	running := &service{service: s, cancel: cancel, done: make(chan struct{})}
 	go func() {

@@ -44,6 +44,8 @@ type Service struct {
 	// seam, if set, hears of the steps of barriers before they are taken; tests
 	// freeze and cut off there.
 	seam func(context.Context, step)
+	// mostWanted is maxWanted; tests make do with fewer.
+	mostWanted int
 	// retryingUntil is when the status may leave "retrying", in Unix
 	// nanoseconds.
 	retryingUntil atomic.Int64
@@ -69,7 +71,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, log: cfg.Log, topics: topicNames{changes: topics.Changes, snapshot: topics.Snapshot}, stateTopic: topics.State,
 		codec: codec, groups: rulesOf(&cfg), phases: newPhases(), progress: newAccount(), loading: newLoading(), barriers: newBarriers(), failures: newFailures(),
-		poked: make(chan struct{}, 1),
+		poked: make(chan struct{}, 1), mostWanted: maxWanted,
 	}
 	if s.fetcher, err = newFetcher(cfg.Kafka, codec, cfg.QueueBytes, cfg.Retry.Connection, cfg.Log); err != nil {
 		return nil, err

@@ -25,6 +25,8 @@ type watch struct {
 	store     *store
 	partition int32
 	docs      map[string]watched
+	// most is how many documents of one collection may be wanted.
+	most int
 	// wanted counts the wanted documents by collection.
 	wanted map[event.Namespace]int
 	// settling counts the others.
@@ -74,7 +76,7 @@ func (c *collectionState) over(at bson.Timestamp) bool {
 
 func newWatch(s *store, partition int32) *watch {
 	return &watch{
-		store: s, partition: partition, docs: map[string]watched{}, wanted: map[event.Namespace]int{},
+		store: s, partition: partition, most: maxWanted, docs: map[string]watched{}, wanted: map[event.Namespace]int{},
 		colls: map[event.Namespace]collectionState{}, shaken: map[uint64]struct{}{}, seed: maphash.MakeSeed(),
 	}
 }
@@ -83,6 +85,7 @@ func newWatch(s *store, partition int32) *watch {
 // watermark.
 func (w *watch) load(ctx context.Context, watermark bson.Timestamp) error {
 	fresh := newWatch(w.store, w.partition)
+	fresh.most = w.most
 	var err error
 	if fresh.colls, err = w.store.collectionStates(ctx); err != nil {
 		return err

@@ -31,6 +31,7 @@ func (w *worker) own(ctx context.Context, g *groupRecord) error {
 	w.q = q
 	if w.tp.topic == w.s.topics.changes {
 		w.watch = newWatch(w.s.store, w.tp.partition)
+		w.watch.most = w.s.mostWanted
 		if err := w.look(ctx); err != nil {
 			return errors.Join(err, q.close(context.WithoutCancel(ctx)))
 		}
