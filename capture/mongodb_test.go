@@ -51,25 +51,31 @@ func captured(t testing.TB, cfg Config) history {
 	t.Helper()
 	h := history{}
 	for _, r := range committed(t, cfg) {
-		if !r.event.Op.IsData() || r.event.NS.String() != "shop.orders" {
-			continue
-		}
-		id, ok := r.event.ID().AsInt64OK()
-		if !ok {
-			t.Fatalf("%s has another _id than was written", &r.event)
-		}
-		switch r.event.Op {
-		case event.OpInsert:
-			n, _ := r.event.Document.Lookup("n").AsInt64OK()
-			h.add(id, "insert", int(n))
-		case event.OpUpdate, event.OpReplace: // a stand-in logs whole images
-			h.add(id, "update", 0)
-		case event.OpDelete:
-			h.add(id, "delete", 0)
-		default:
-		}
+		h.take(t, &r.event)
 	}
 	return h
+}
+
+// take takes down what an event does to a document of shop.orders.
+func (h history) take(t testing.TB, e *event.Event) {
+	t.Helper()
+	if !e.Op.IsData() || e.NS.String() != "shop.orders" {
+		return
+	}
+	id, ok := e.ID().AsInt64OK()
+	if !ok {
+		t.Fatalf("%s has another _id than was written", e)
+	}
+	switch e.Op {
+	case event.OpInsert:
+		n, _ := e.Document.Lookup("n").AsInt64OK()
+		h.add(id, "insert", int(n))
+	case event.OpUpdate, event.OpReplace: // a stand-in logs whole images
+		h.add(id, "update", 0)
+	case event.OpDelete:
+		h.add(id, "delete", 0)
+	default:
+	}
 }
 
 // work writes the life of documents first to first+count-1, one after another:

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tributarydb/tributary/capture/oplog"
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/route"
 	"github.com/tributarydb/tributary/internal/state"
@@ -236,6 +237,42 @@ func TestStreamOfShardedCluster(t *testing.T) {
 	}
 	compareHistories(t, captured(t, cfg), want)
 	checkOrder(t, cfg)
+	compareHistories(t, inShards(t, source), want)
+}
+
+// inShards decodes the oplogs of a cluster's shards, in which transactions across
+// them are prepared ones.
+func inShards(t *testing.T, source *testenv.Mongo) history {
+	t.Helper()
+	h := history{}
+	for i, shard := range source.Sharded().Shards {
+		cursor, err := direct(t, shard.Members[0]).Database("local").Collection("oplog.rs").Find(t.Context(), bson.D{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var entries []bson.Raw
+		if err := cursor.All(t.Context(), &entries); err != nil {
+			t.Fatal(err)
+		}
+		prepared := 0
+		for _, entry := range entries {
+			if p, _ := entry.Lookup("o", "prepare").BooleanOK(); p {
+				prepared++
+			}
+		}
+		if prepared == 0 {
+			t.Errorf("shard %d: no transaction was prepared", i)
+		}
+		d := oplog.Decoder{Select: func(db, _ string) bool { return db == "shop" }}
+		events, err := d.DecodeHistory(entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range events {
+			h.take(t, &events[i])
+		}
+	}
+	return h
 }
 
 // TestCatalogIsCompared: before 6.0 a change stream does not tell of what is
