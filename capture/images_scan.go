@@ -15,9 +15,11 @@ import (
 // readRange reads the documents behind q.next in the order of the _id index:
 // min() bounds the index itself, where $gt would see one type of _id only. It
 // includes its bound, and without max() the server ends before a document whose
-// _id is MaxKey.
+// _id is MaxKey. The order is that of the index, but has to be asked for where
+// several shards answer.
 func readRange(ctx context.Context, coll *mongo.Collection, q *query, r *reading) error {
-	opts := options.Find().SetHint(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(q.documents) + 1).SetBatchSize(int32(q.documents) + 1)
+	byID := bson.D{{Key: "_id", Value: 1}}
+	opts := options.Find().SetHint(byID).SetSort(byID).SetLimit(int64(q.documents) + 1).SetBatchSize(int32(q.documents) + 1)
 	anchor := ""
 	if len(q.next) > 0 {
 		e, _, err := rawbson.Lookup(q.next, "_id")
