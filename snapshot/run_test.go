@@ -74,7 +74,7 @@ func TestRenamesWhileLoading(t *testing.T) {
 			}
 			var g errgroup.Group
 			g.Go(func() error { return r.run(t, cfg) })
-			testenv.Eventually(t, 30*time.Second, func() error {
+			testenv.Eventually(t, 2*time.Minute, func() error {
 				if _, found := r.state(t).LatestRun(); !found {
 					return errors.New("no run yet")
 				}
@@ -122,7 +122,7 @@ func TestRenamesWhileLoading(t *testing.T) {
 // request waits for the first request on the control topic.
 func (r *rig) request(t *testing.T) *state.Request {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	log := &topicLog{cfg: r.kafka, topic: r.topics.Control}
 	var request *state.Request
