@@ -101,7 +101,7 @@ func (r *requests) take(c command) {
 		r.log.Warn().Int64(logfield.Offset, c.offset).Str(logfield.Reason, kind).Msg("command of a kind that capture does not know is passed over")
 	case err != nil:
 		r.refuse(&state.PendingRequest{Request: *asked}, err.Error())
-	case r.byID[asked.ID] != nil: // asked again
+	case r.byID[asked.ID] != nil, r.covered(asked): // asked again
 	default:
 		r.ask(asked)
 	}

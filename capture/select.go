@@ -2,6 +2,8 @@ package capture
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/tributarydb/tributary/internal/event"
 	"github.com/tributarydb/tributary/internal/logfield"
@@ -132,6 +134,19 @@ func (r *requests) awaits(asked *state.Request) bool {
 		}
 	}
 	return false
+}
+
+// covered reports whether a group asks for a collection that its changed
+// selection has asked for already: events that come before the reload do so. If
+// the group still lacks it behind that, it asks again.
+func (r *requests) covered(asked *state.Request) bool {
+	if asked.Kind != state.RequestReload || !strings.Contains(asked.ID, "/") {
+		return false // what an operator asks for has no such ID
+	}
+	return slices.ContainsFunc(r.queue, func(q *request) bool {
+		return q.Kind == state.RequestReload && strings.Contains(q.ID, state.SelectIDs) && q.Destination == asked.Destination && q.Group == asked.Group &&
+			!q.UUID.IsZero() && q.UUID == asked.UUID
+	})
 }
 
 // idOf names a collection in a request's ID.

@@ -123,6 +123,29 @@ func TestChangedSelection(t *testing.T) {
 	service.stop()
 }
 
+// TestReloadsOfSelection: an event that meets a collection before the reload that
+// a changed selection brings asks for nothing more; everybody else may.
+func TestReloadsOfSelection(t *testing.T) {
+	r := newRequests("x", state.NewView(), zerolog.Nop())
+	request := func(id, group string, uuid event.UUID) *state.Request {
+		return &state.Request{Kind: state.RequestReload, ID: id, Destination: "copy", Group: group, DB: "shop", Coll: "orders", UUID: uuid}
+	}
+	r.ask(request("copy/select//0/1", "", event.UUID{1}))
+	for name, test := range map[string]struct {
+		asked *state.Request
+		want  bool
+	}{
+		"by an event":            {request("copy/00/1.2.3", "", event.UUID{1}), true},
+		"by the operator":        {request("operator-1", "", event.UUID{1}), false},
+		"by another group":       {request("copy.hot/00/1.2.3", "hot", event.UUID{1}), false},
+		"for another collection": {request("copy/00/1.2.3", "", event.UUID{2}), false},
+	} {
+		if got := r.covered(test.asked); got != test.want {
+			t.Errorf("asked %s: %t, want %t", name, got, test.want)
+		}
+	}
+}
+
 // TestSelectionsSucceed: a change that is pending lives on in the next one.
 func TestSelectionsSucceed(t *testing.T) {
 	r := newRequests("x", state.NewView(), zerolog.Nop())

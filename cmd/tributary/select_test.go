@@ -9,6 +9,7 @@ import (
 	"github.com/tributarydb/tributary/internal/testenv"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -66,10 +67,25 @@ http: {address: "127.0.0.1:0"}
 	if count(t, copied.Client, "crm.customers") == 0 {
 		t.Error("what was selected once is gone from the destination")
 	}
-	last := path(`"shop.*", "crm.*"`, `"shop.*"`, "")
+	last := path(`"shop.*", "crm.*", "*.audit"`, `"shop.*", "*.audit"`, "")
 	run := start(t, nil, "run", "-config", last)
 	awaitApplied(t, run)
+	// What is created later comes as it matches, here in a database of its own.
+	if err := source.Client.Database("fresh").CreateCollection(t.Context(), "audit", options.CreateCollection().SetCapped(true).SetSizeInBytes(1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"fresh.audit", "fresh.unselected"} {
+		if _, err := collectionOf(source.Client, name).Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: "tags", Value: -1}}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := collectionOf(source.Client, name).InsertMany(t.Context(), numbered(0, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	checkEqual(t, run, last, "copy")
+	if held, unselected := count(t, copied.Client, "fresh.audit"), count(t, copied.Client, "fresh.unselected"); held != 5 || unselected != 0 {
+		t.Errorf("%d and %d documents of what came later, want 5 and 0", held, unselected)
+	}
 	if code := run.end(t); code != 0 {
 		t.Fatalf("exit code %d\n%s", code, run.stderr)
 	}

@@ -9,6 +9,10 @@ import (
 	"github.com/tributarydb/tributary/internal/rules"
 )
 
+// SelectIDs is in the IDs of a RequestSelect and of the reloads that capture
+// makes of it.
+const SelectIDs = "/select/"
+
 // SelectChange is a selection that was changed, as the group that asks has it:
 // the pipeline's patterns first, then its destination's own.
 type SelectChange struct {
@@ -38,7 +42,7 @@ func (c *SelectChange) Request(destination, group string) (*Request, error) {
 	}
 	sum := sha256.Sum256(text)
 	return &Request{
-		Kind: RequestSelect, ID: fmt.Sprintf("%s/select/%s/%x", destination, group, sum[:8]), Destination: destination, Group: group,
+		Kind: RequestSelect, ID: fmt.Sprintf("%s%s%s/%x", destination, SelectIDs, group, sum[:8]), Destination: destination, Group: group,
 		Select: c, Reason: "its selection was changed",
 	}, nil
 }
