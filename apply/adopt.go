@@ -96,8 +96,7 @@ func (a *adopter) adopt(ctx context.Context) error {
 			return fmt.Errorf("list the destination's collections db=%s: %w", db, sanitize(err))
 		}
 		for _, spec := range specs {
-			target := event.Namespace{DB: db, Coll: spec.Name}
-			if err := a.one(ctx, target, spec.Type == "view"); err != nil {
+			if err := a.one(ctx, db, &spec); err != nil {
 				return err
 			}
 		}
@@ -105,7 +104,8 @@ func (a *adopter) adopt(ctx context.Context) error {
 	return nil
 }
 
-func (a *adopter) one(ctx context.Context, target event.Namespace, view bool) error {
+func (a *adopter) one(ctx context.Context, db string, spec *mongo.CollectionSpecification) error {
+	target := event.Namespace{DB: db, Coll: spec.Name}
 	sources := a.rules.Sources(target)
 	if len(sources) == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (a *adopter) one(ctx context.Context, target event.Namespace, view bool) er
 		}
 	}
 	a.collections++
-	if view {
+	if spec.Type == "view" {
 		return nil
 	}
 	return a.look(ctx, target)
