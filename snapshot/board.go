@@ -55,6 +55,8 @@ func (b *board) isCurrent() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current = true
+	close(b.changed)
+	b.changed = make(chan struct{})
 }
 
 // wait blocks until condition holds. It runs under the board's lock.

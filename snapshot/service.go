@@ -174,7 +174,8 @@ func (s *Service) awaitEnd(ctx context.Context) error {
 	err := s.board.wait(ctx, func(b *board) bool {
 		var ok bool
 		m, ok = b.runs.LatestRun()
-		return ok && m.State != state.RunLoading
+		// All that was there comes first: the last status tells of it.
+		return ok && m.State != state.RunLoading && b.current
 	})
 	if err != nil {
 		return err

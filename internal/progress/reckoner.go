@@ -37,6 +37,9 @@ func (r *Reckoner) Reckon(now time.Time, phase string, m *state.Manifest, f Figu
 	// What is known of read chunks may lag behind what is known of loaded ones, and
 	// what is read may be more than was expected when less was loaded.
 	r.percent = max(r.percent, percent(f.Documents, f.Bytes, f.Chunks))
+	if phase == state.LoadDone {
+		r.percent = 100
+	}
 	r.total.Observe(now, Amount{f.Documents.Done, f.Bytes.Done})
 	p := &state.Progress{
 		Phase: phase, Run: m.Run, Started: m.Started, Percent: r.percent,
