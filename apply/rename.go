@@ -92,7 +92,7 @@ func (x *executor) renameHeld(ctx context.Context, from, to, fromTarget, toTarge
 		}
 		return x.arrive(ctx, from, to, toTarget, "the collection is gone from the destination")
 	}
-	if hasCode(err, codeRenameOfSharded, codeRenameToSharded) {
+	if hasCode(err, codeRenameOfSharded, codeRenameToSharded, codeRenameRefused) {
 		if _, err := x.dropOne(ctx, from, fromTarget); err != nil {
 			return "", err
 		}

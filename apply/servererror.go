@@ -29,6 +29,7 @@ const (
 	// Before 5.0, a sharded collection can neither be renamed nor be replaced by
 	// a rename.
 	codeRenameOfSharded = 13138
+	codeRenameRefused   = 20 // IllegalOperation: so later routers say it, before they could
 	codeRenameToSharded = 13139
 )
 

@@ -109,7 +109,7 @@ func (m *members) during(what string, happen func()) {
 // during writes, and writes that are rolled back. Nothing is lost, nothing comes twice, and of what
 // was rolled back nothing shows.
 func TestElections(t *testing.T) {
-	source := testenv.RequireMongoD(t).NewSource(t, testenv.Members(3))
+	source := testenv.RequireMongoD(t).NewSource(t, testenv.Members(3), smallEntries(3))
 	cfg := mongoConfig(t, testenv.StandIn(t), testenv.NewPipeline(t), source)
 	m := &members{t: t, cfg: cfg, source: source, set: source.ReplicaSet(), coll: source.Client.Database("shop").Collection("orders")}
 	if err := source.Client.Database("shop").CreateCollection(t.Context(), "orders"); err != nil {
@@ -118,11 +118,16 @@ func TestElections(t *testing.T) {
 	service := start(t, cfg)
 	untilNow(t, cfg, source)
 
+	const first, count = 500_000, 8
+	over := m.prepared(first, count)
 	m.during("stepdown", func() {
 		client := direct(t, m.primary())
 		// Its answer may be lost with the connection.
 		_ = client.Database("admin").RunCommand(t.Context(), bson.D{{Key: "replSetStepDown", Value: 10}, {Key: "force", Value: true}}).Err()
 	})
+	service.stop()
+	service = start(t, cfg) // it begins again in the middle of the transaction
+	m.commit(over)
 	if os.Getenv("TRIBUTARY_SOAK") != "" {
 		m.killAndFreeze()
 	}
@@ -134,8 +139,27 @@ func TestElections(t *testing.T) {
 	for id := range m.next {
 		want.add(id, "insert", int(id))
 	}
+	want.addTransaction(first, count)
 	m.survivors(want)
 	compareHistories(t, captured(t, cfg), want)
+}
+
+// prepared leaves a transaction over several entries prepared, and one that is not
+// prepared open, which ends with the primary.
+func (m *members) prepared(first, count int) *serverTransaction {
+	m.t.Helper()
+	ctx := m.t.Context()
+	x, lost := begin(m.t, m.source), begin(m.t, m.source)
+	if err := errors.Join(x.write(ctx, first, count), lost.write(ctx, first+count, 2), x.prepare(ctx)); err != nil {
+		m.t.Fatal(err)
+	}
+	return x
+}
+
+// commit commits a prepared transaction at whoever is primary by now.
+func (m *members) commit(x *serverTransaction) {
+	m.t.Helper()
+	testenv.Eventually(m.t, 2*time.Minute, func() error { return x.end(m.t.Context(), true) })
 }
 
 // survivors adds the doomed writes that the set holds after all: the first of
