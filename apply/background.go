@@ -50,6 +50,8 @@ func newIndexBuilder(s *Service) *indexBuilder {
 // is left to the next start, or to another member.
 func (b *indexBuilder) run(ctx context.Context) error {
 	defer close(b.stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -60,6 +62,7 @@ func (b *indexBuilder) run(ctx context.Context) error {
 		case <-next.C:
 			next.Reset(buildScan)
 			if err := b.takeOver(ctx, group.Go); err != nil && ctx.Err() == nil {
+				cancel()
 				return errors.Join(err, group.Wait())
 			}
 		case <-ctx.Done():
