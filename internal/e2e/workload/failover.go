@@ -26,12 +26,13 @@ func (l *Live) interrupted(err error) bool {
 		noSuchTransaction     = 251
 		duplicateKey          = 11000
 		outIsCapped           = 17152 // the target of $out was converted meanwhile
+		backgroundOperation   = 12587 // an index build that a failover has interrupted goes on by itself
 	)
 	var coded interface{ HasErrorCode(code int) bool }
 	if errors.As(err, &coded) {
 		for _, code := range []int{
 			namespaceNotFound, indexNotFound, namespaceExists, indexOptionsConflict, indexKeySpecsConflict, onView,
-			noSuchTransaction, duplicateKey, outIsCapped,
+			noSuchTransaction, duplicateKey, outIsCapped, backgroundOperation,
 		} {
 			if coded.HasErrorCode(code) {
 				return true
