@@ -138,7 +138,7 @@ func (s *sharder) spread(ctx context.Context, target event.Namespace, opts bson.
 		return &conflictError{target, fmt.Sprintf("it is sharded by %s and the rules of sharding say %s", held.Key, rule.Key)}
 	}
 	if !sharded {
-		if err := s.shard(ctx, target, rule, listed.Collated()); err != nil {
+		if err := s.shard(ctx, target, rule, &listed); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func sameKeyPattern(a, b bson.Raw) bool {
 }
 
 // shard shards an empty collection.
-func (s *sharder) shard(ctx context.Context, target event.Namespace, rule *ShardRule, collated bool) error {
+func (s *sharder) shard(ctx context.Context, target event.Namespace, rule *ShardRule, listed *listedCollection) error {
 	admin := s.client.Database("admin")
 	if err := admin.RunCommand(ctx, bson.D{{Key: "enableSharding", Value: target.DB}}).Err(); err != nil {
 		return shardingFault("enable sharding db="+target.DB, err)
@@ -194,7 +194,7 @@ func (s *sharder) shard(ctx context.Context, target event.Namespace, rule *Shard
 	if rule.Chunks > 0 && rule.hashed() {
 		cmd = append(cmd, field("numInitialChunks", rule.Chunks))
 	}
-	if collated {
+	if listed.Collated() {
 		// Documents are spread by their bytes, whatever their order.
 		cmd = append(cmd, field("collation", bson.D{{Key: "locale", Value: "simple"}}))
 	}
@@ -246,7 +246,8 @@ func (s *sharder) chunks(ctx context.Context, target event.Namespace) ([]shardCh
 	return list, nil
 }
 
-// split cuts an empty collection at the rule's bounds.
+// split cuts an empty collection at the rule's bounds. Like balance it only saves
+// work: where the cluster moves a chunk at that moment, it may refuse.
 func (s *sharder) split(ctx context.Context, target event.Namespace, rule *ShardRule) error {
 	chunks, err := s.chunks(ctx, target)
 	if err != nil {
@@ -261,8 +262,12 @@ func (s *sharder) split(ctx context.Context, target event.Namespace, rule *Shard
 			continue
 		}
 		err = s.client.Database("admin").RunCommand(ctx, bson.D{{Key: "split", Value: target.String()}, {Key: "middle", Value: bound}}).Err()
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn().Err(sanitize(err)).Str(logfield.Target, target.String()).Stringer("at", bound).Msg("a chunk could not be split while empty; it is left to the cluster")
+			return nil
+		}
 		if err != nil {
-			return shardingFault(fmt.Sprintf("split collection ns=%s at %s", target, bound), err)
+			return fmt.Errorf("split collection ns=%s: %w", target, sanitize(err))
 		}
 	}
 	return nil
