@@ -49,6 +49,8 @@ func entries() []entry {
 	return []entry{
 		{"differential", "./apply", "TestDifferential", 20 * time.Minute, "120 000 random updates held against a real server"},
 		{"cycles", "./apply", "TestDropAndRecreate", 30 * time.Minute, "1 000 times drop and create under load"},
+		{"cuts", "./apply", "TestDDLCutShort", 20 * time.Minute, "renames and reloads cut off behind every one of their commands"},
+		{"sharded", "./apply", "TestShardedWorkload", 30 * time.Minute, "random changes on a sharded destination whose chunks move"},
 		{"elections", "./capture", "TestElections", 20 * time.Minute, "elections, kills, freezes and rollbacks of the source"},
 		{"collections", e2e, "TestLoadOfManyCollections", 30 * time.Minute, "a load of 2 000 collections"},
 		{"disk", e2e, "TestLoadLargerThanKafka", 40 * time.Minute, "2 GiB loaded through 64 MiB of Kafka's disk"},
