@@ -14,8 +14,8 @@ import (
 )
 
 // TestShardedWorkload brings random changes, of shard keys too, to a sharded
-// destination whose chunks are moved meanwhile and whose apply is restarted,
-// and compares with the outcome. It runs with TRIBUTARY_SOAK=1 alone;
+// destination whose apply is restarted meanwhile, and compares with the
+// outcome. It runs with TRIBUTARY_SOAK=1 alone;
 // TRIBUTARY_SEED repeats one.
 func TestShardedWorkload(t *testing.T) {
 	if os.Getenv("TRIBUTARY_SOAK") == "" {
@@ -55,9 +55,6 @@ func shardedWorkload(t *testing.T, delivery string) {
 			list = append(list, change1(t, random, held, k))
 		}
 		r.publish(t, list...)
-		// Orphans stay behind for a while: 15 minutes on a server's own terms.
-		to := []string{"shard0", "shard1"}[round%2]
-		moveAll(t, r, to)
 		if round%3 == 2 {
 			s.stop(t)
 			s = r.start(t, "again"+strconv.Itoa(round))
@@ -109,28 +106,4 @@ func change1(t *testing.T, random *rand.Rand, held map[int32]bson.D, k func() an
 	doc[slices.IndexFunc(doc, func(e bson.E) bool { return e.Key == "n" })].Value = v
 	held[id] = doc
 	return updated(t, shardedByRule, id, bson.D{{Key: "u", Value: bson.D{{Key: "n", Value: v}}}})
-}
-
-// moveAll moves the chunks of the collection to one shard, beside the writes.
-func moveAll(t *testing.T, r *rig, to string) {
-	t.Helper()
-	s := &sharder{client: r.dest.Client}
-	testenv.Eventually(t, 2*time.Minute, func() error {
-		chunks, err := s.chunks(t.Context(), shardedByRule)
-		if err != nil {
-			return err
-		}
-		for _, c := range chunks {
-			if c.Shard == to {
-				continue
-			}
-			err := r.dest.Client.Database("admin").RunCommand(t.Context(), bson.D{
-				{Key: "moveChunk", Value: shardedByRule.String()}, {Key: "bounds", Value: bson.A{c.Min, c.Max}}, {Key: "to", Value: to},
-			}).Err()
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

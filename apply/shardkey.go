@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,21 +67,18 @@ func valueAt(doc bson.Raw, path string) (bson.RawValue, error) {
 	}
 }
 
-// same reports whether two documents have the same key to a server.
+// same reports whether two documents have the same key, to the byte: a server
+// takes another spelling (1 and 1.0) for a change of the key, which it allows in
+// transactions alone.
 func (k *shardKey) same(a, b bson.Raw) (bool, error) {
 	for _, path := range k.paths {
-		var keys [2][]byte
-		for i, doc := range []bson.Raw{a, b} {
-			v, err := valueAt(doc, path)
-			if err == nil {
-				keys[i], err = event.AppendIDKey(nil, v)
-			}
-			if err != nil {
-				return false, err
-			}
+		left, err := valueAt(a, path)
+		if err != nil {
+			return false, err
 		}
-		if !bytes.Equal(keys[0], keys[1]) {
-			return false, nil
+		right, err := valueAt(b, path)
+		if err != nil || !sameBytes(left, right) {
+			return false, err
 		}
 	}
 	return true, nil
