@@ -88,10 +88,14 @@ func (w *writer) place(wr *write, held bson.Raw) (err error) {
 		return err
 	}
 	same, err := w.key.same(held, wr.doc)
-	if !same {
-		wr.kind = writeRespell
+	if err != nil || same {
+		return err
 	}
-	return err
+	wr.kind = writeRespell
+	if w.clear {
+		wr.key = nil // on every shard, as above
+	}
+	return nil
 }
 
 // relocate moves one document where batches are no transactions: in one of its

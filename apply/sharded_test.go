@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -269,5 +270,61 @@ func TestShardedDDL(t *testing.T) {
 		t.Errorf("%s is sharded: %t, %v", c.ns, sharded, err)
 	}
 	r.emptied(t)
+	s.stop(t)
+}
+
+// TestShardedOrphans changes shard keys so that documents come to a shard on
+// which migrations have left copies of them behind, which servers keep for 15
+// minutes and which collide there.
+func TestShardedOrphans(t *testing.T) {
+	for _, delivery := range []string{ExactlyOnceOn, ExactlyOnceOff} {
+		t.Run("exactly_once="+delivery, func(t *testing.T) { shardedOrphans(t, delivery) })
+	}
+}
+
+func shardedOrphans(t *testing.T, delivery string) {
+	r := newRig(t, testenv.Pair{Broker: testenv.StandIn(t), MongoDB: testenv.RequireMongoD(t), Pipeline: testenv.NewPipeline(t)}, testenv.Shards(2))
+	key := raw(t, bson.D{{Key: "region", Value: int32(1)}})
+	r.edit = func(cfg *Config) {
+		cfg.ExactlyOnce = delivery
+		cfg.Sharding.Rules = []ShardRule{{Match: func(string, string) bool { return true }, Key: key, SplitAt: []bson.Raw{raw(t, bson.D{{Key: "region", Value: "m"}})}}}
+	}
+	c := collection{ns: shardedByRule, uuid: event.UUID{9}}
+	for id := range 10 {
+		c.docs = append(c.docs, ofRegion(t, id, []string{"asia", "west"}[id%2]))
+	}
+	m := r.begin(t, c)
+	s := r.start(t, "a")
+	r.load(t, m, c)
+	r.await(t, r.watermark(t), s)
+	// The shards exchange their chunks.
+	chunks, err := (&sharder{client: r.dest.Client}).chunks(t.Context(), c.ns)
+	if err != nil || len(chunks) != 2 || chunks[0].Shard == chunks[1].Shard {
+		t.Fatalf("chunks are %v, %v", chunks, err)
+	}
+	for i, chunk := range chunks {
+		err := r.dest.Client.Database("admin").RunCommand(t.Context(), bson.D{
+			{Key: "moveChunk", Value: c.ns.String()}, {Key: "bounds", Value: bson.A{chunk.Min, chunk.Max}}, {Key: "to", Value: chunks[1-i].Shard},
+		}).Err()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	region := func(id int, name string) event.Event {
+		return updated(t, c.ns, int32(id), bson.D{{Key: "u", Value: bson.D{{Key: "region", Value: name}}}})
+	}
+	r.publish(t,
+		region(0, "west"), region(1, "asia"), // each to where its orphan is
+		replaced(t, c.ns, ofRegion(t, 2, "west")),
+		deleted(t, c.ns, int32(4)), inserted(t, c.ns, ofRegion(t, 4, "west")),
+		deleted(t, c.ns, int32(5)),
+	)
+	r.await(t, r.watermark(t), s)
+	r.publish(t, inserted(t, c.ns, ofRegion(t, 5, "asia"))) // nothing but an orphan is there
+	r.await(t, r.watermark(t), s)
+	want := slices.Clone(c.docs)
+	want[0], want[1] = ofRegion(t, 0, "west"), ofRegion(t, 1, "asia")
+	want[2], want[4], want[5] = ofRegion(t, 2, "west"), ofRegion(t, 4, "west"), ofRegion(t, 5, "asia")
+	r.same(t, c.ns, want)
 	s.stop(t)
 }
